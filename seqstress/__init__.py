@@ -1,0 +1,3 @@
+"""seqstress: load and correctness tester for the sequence batcher of NVIDIA Triton Inference Server."""
+
+__version__ = "0.1.0"
