@@ -1,0 +1,1 @@
+"""The server under test: its control plane, and the embedded Triton with the models it serves."""

@@ -1,0 +1,152 @@
+"""What the embedded server needs of this machine, told in one sentence for each thing that is missing."""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqstress.errors import PreflightError
+from seqstress.triton.libpython import PACKAGE, SONAME, find_libpython
+from seqstress.triton.releases import Installation, locate
+from seqstress.triton.staging import stage
+
+GLIBC = (2, 35)
+"""The wheels of nvidia-pytriton are tagged manylinux_2_35."""
+MACHINES = ("x86_64", "aarch64")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that keeps the embedded server from running here."""
+
+    subject: str
+    """A word for tables, e.g. ``glibc``."""
+    sentence: str
+    """What is wrong, why it matters and what to do."""
+
+
+def check_host(
+    release: str | None = None, *, host: str = "127.0.0.1", ports: Iterable[int | None] = ()
+) -> list[Problem]:
+    """Everything that keeps ``release`` (None: the installed one) from serving on ``ports``.
+
+    A release that is not installed yet is downloaded first; None among the ports is one that will be free.
+    Empty when all is well.
+    """
+    problems = [*platform_problems(), *port_problems(host, ports)]
+    if any(problem.subject in ("platform", "python") for problem in problems):
+        return problems  # no wheel fits: what it would need is beside the point
+    try:
+        installation = locate(release)
+    except PreflightError as error:
+        return [*problems, Problem("tritonserver", str(error))]
+    return [*problems, *stub_problems(installation)]
+
+
+def require_host(
+    release: str | None = None, *, host: str = "127.0.0.1", ports: Iterable[int | None] = ()
+) -> Installation:
+    """The installation to start. Raises PreflightError that tells every problem, a line each."""
+    problems = check_host(release, host=host, ports=ports)
+    if problems:
+        lines = "\n".join(f"- {problem.sentence}" for problem in problems)
+        raise PreflightError(f"the embedded Triton server cannot run here:\n{lines}")
+    return locate(release)
+
+
+def platform_problems() -> Iterator[Problem]:
+    """Operating system, processor, C library and Python, as far as wheels care."""
+    if sys.platform != "linux" or platform.machine() not in MACHINES:
+        yield Problem(
+            "platform",
+            f"nvidia-pytriton has wheels for Linux on {' and '.join(MACHINES)} only, this is {sys.platform}"
+            f" on {platform.machine()}: run the server elsewhere and give its --url",
+        )
+        return
+    name, version = platform.libc_ver()
+    if name != "glibc" or _numbers(version) < GLIBC:
+        needed = ".".join(map(str, GLIBC))
+        yield Problem(
+            "glibc",
+            f"the server needs glibc {needed} or newer, this machine has"
+            f" {f'{name} {version}'.strip() or 'another'}: use Debian 12, Ubuntu 22.04 or newer",
+        )
+    if not (3, 8) <= sys.version_info[:2] < (3, 13):
+        yield Problem(
+            "python",
+            f"the server's model stubs need numpy<2, which has no wheel for Python"
+            f" {platform.python_version()}: use 3.11 or 3.12 for the embedded server,"
+            " or give a server's --url",
+        )
+
+
+def port_problems(host: str, ports: Iterable[int | None]) -> Iterator[Problem]:
+    """Ports that somebody else listens on, or that may not be used."""
+    for port in ports:
+        if port is None:
+            continue
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                # As gRPC does: a connection of before that lingers in TIME_WAIT is no hindrance.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            yield Problem(
+                "port",
+                f"port {port} on {host} cannot be used ({reason}): choose another, or none for any free",
+            )
+
+
+def stub_problems(installation: Installation) -> Iterator[Problem]:
+    """What keeps a model's process from loading. Triton says nothing: its model just never becomes ready."""
+    numpy = installation.numpy_version()
+    if numpy is None or _numbers(numpy) >= (2,):
+        yield Problem(
+            "numpy",
+            f"the model stubs need numpy<2 and would find {numpy or 'none'}, with which every answer is"
+            " empty: pip install 'numpy<2'",
+        )
+    if find_libpython() is None:
+        yield Problem(
+            "libpython",
+            f"{SONAME} is missing, which the model stubs link to: apt-get install {PACKAGE}"
+            " (or, without root: python -m seqstress.triton.libpython)",
+        )
+        return
+    missing = _missing_libraries(installation)
+    if missing:
+        yield Problem(
+            "libraries",
+            f"the model stub cannot load, this machine lacks {', '.join(missing)}: install what holds them",
+        )
+
+
+def _missing_libraries(installation: Installation) -> list[str]:
+    """What the dynamic linker does not find for the real stub, in the environment that it will have."""
+    ldd = shutil.which("ldd")
+    if ldd is None:
+        return []
+    with tempfile.TemporaryDirectory(prefix="seqstress-") as folder:
+        environment = stage(installation, Path(folder)).environment
+        command = [ldd, str(installation.stub)]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+    return [line.split()[0] for line in done.stdout.splitlines() if "not found" in line]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version, for comparison; empty where there are none."""
+    numbers = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

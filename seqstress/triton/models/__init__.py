@@ -1,0 +1,1 @@
+"""Python files that run inside Triton's model stubs, never inside seqstress: copied, not imported."""
