@@ -36,6 +36,19 @@ def span_sampler(low: int, span: int) -> Sampler:
     return lambda rng: low + ((rng.getrandbits(bits) * span) >> bits)
 
 
+def span_series(low: int, span: int) -> Callable[[Random, int], list[int]]:
+    """Draws so many integers at once: the same ones as the sampler of that span would, one by one."""
+    bits = span.bit_length() + _SPARE_BITS
+    if span == 1:
+        return lambda _, count: [low] * count
+
+    def draw(rng: Random, count: int) -> list[int]:
+        getrandbits = rng.getrandbits
+        return [low + ((getrandbits(bits) * span) >> bits) for _ in range(count)]
+
+    return draw
+
+
 class Wheel(Generic[T]):
     """Picks among items in proportion to their weights; items without weight are left out."""
 
@@ -136,8 +149,7 @@ class Normal(Section):
         normal = NormalDist(self.mean, self.sd)
         points = 1000
         return fmean(
-            min(max(floor(normal.inv_cdf((point + 0.5) / points)), self.low), self.high)
-            for point in range(points)
+            min(max(floor(normal.inv_cdf((point + 0.5) / points)), self.low), self.high) for point in range(points)
         )
 
     def sampler(self, scale: int = 1) -> Sampler:

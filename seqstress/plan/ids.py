@@ -44,9 +44,7 @@ class IdSpace:
 
     def __init__(self, nonce: int, worker: int, layout: IdLayout) -> None:
         if not 0 <= worker < _WORKERS:
-            raise InputError(
-                f"worker {worker} has no range of correlation IDs. Use at most {_WORKERS} workers"
-            )
+            raise InputError(f"worker {worker} has no range of correlation IDs. Use at most {_WORKERS} workers")
         self._nonce = nonce
         self._worker = worker
         self._layout = layout
@@ -64,9 +62,7 @@ class IdSpace:
         return self._number(self._counter)
 
     def __repr__(self) -> str:
-        return (
-            f"<IdSpace {self._layout.value} worker={self._worker} used={self._counter} of={self._limit - 1}>"
-        )
+        return f"<IdSpace {self._layout.value} worker={self._worker} used={self._counter} of={self._limit - 1}>"
 
     def _number(self, counter: int) -> int:
         match self._layout:

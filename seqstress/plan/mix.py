@@ -1,6 +1,5 @@
 """One user's choices: which context sends next, and which pattern."""
 
-from collections.abc import Iterable
 from hashlib import blake2b
 from random import Random
 from typing import Final, NamedTuple
@@ -24,6 +23,36 @@ class Choice(NamedTuple):
     pattern: str
 
 
+class ContextKind(NamedTuple):
+    """The common or the rare contexts of a user."""
+
+    first: int
+    """Index of the first one; the others follow."""
+    size: int
+    share: float
+    """How much of the user's choices goes to this kind."""
+    mix: Wheel[str]
+
+
+def context_kinds(scenario: Recipe, patterns: frozenset[str] | None = None) -> tuple[ContextKind, ContextKind]:
+    """The common and the rare contexts, with the mix that ``patterns`` (None = all) leaves of each.
+
+    Where one kind has no pattern left, its share goes to the other. Raises InputError where neither has any.
+    """
+    contexts = scenario.contexts
+    common = _subset(scenario.mix.common if contexts.common else {}, patterns)
+    rare = _subset(scenario.mix.rare if contexts.rare else {}, patterns)
+    if not common and not rare:
+        chosen = ", ".join(sorted(patterns)) if patterns else "none at all"
+        known = sorted({name for mix in (scenario.mix.common, scenario.mix.rare) for name in Wheel(mix).items})
+        raise InputError(f"no chosen pattern ({chosen}) has weight in the mix. Choose from {', '.join(known)}")
+    rare_share = contexts.rare_share if common and rare else float(bool(rare))
+    return (
+        ContextKind(0, contexts.common, 1 - rare_share, common),
+        ContextKind(contexts.common, contexts.rare, rare_share, rare),
+    )
+
+
 class UserPlans:
     """The seeded choices and plans of one user.
 
@@ -41,42 +70,17 @@ class UserPlans:
     left, its share of the choices goes to the other kind. Raises InputError where neither has any.
     """
 
-    __slots__ = (
-        "_choices",
-        "_common_count",
-        "_common_mix",
-        "_drawer",
-        "_next_rare",
-        "_numbers",
-        "_rare_count",
-        "_rare_mix",
-        "_rare_share",
-        "_seed_path",
-        "_states",
-    )
+    __slots__ = ("_choices", "_common", "_drawer", "_next_rare", "_numbers", "_rare", "_seed_path", "_states")
 
     def __init__(
-        self,
-        scenario: Recipe,
-        dtype: Dtype,
-        seed_path: tuple[int, ...],
-        patterns: frozenset[str] | None = None,
+        self, scenario: Recipe, dtype: Dtype, seed_path: tuple[int, ...], patterns: frozenset[str] | None = None
     ) -> None:
-        contexts, mix = scenario.contexts, scenario.mix
-        self._common_mix = _subset(mix.common if contexts.common else {}, patterns)
-        self._rare_mix = _subset(mix.rare if contexts.rare else {}, patterns)
-        if not self._common_mix and not self._rare_mix:
-            raise InputError(
-                f"none of the chosen patterns ({', '.join(sorted(patterns or ()))}) has weight in the mix. "
-                f"Choose from {', '.join(sorted(_weighted(scenario)))}"
-            )
-        self._rare_share = _rare_share(contexts.rare_share, bool(self._common_mix), bool(self._rare_mix))
-        self._common_count, self._rare_count = contexts.common, contexts.rare
+        self._common, self._rare = context_kinds(scenario, patterns)
         self._next_rare = 0
         self._seed_path = seed_path
         self._choices = _generator((*seed_path, _CHOICES))
         self._drawer = SequenceDrawer(scenario, dtype)
-        self._numbers = [0] * (contexts.common + contexts.rare)
+        self._numbers = [0] * (self._common.size + self._rare.size)
         keeps_id = scenario.ids.policy is IdPolicy.FIXED
         self._states = [ServerState.CLEAN] * len(self._numbers) if keeps_id else None
 
@@ -88,14 +92,15 @@ class UserPlans:
     def choose(self) -> Choice:
         """The next context and pattern, by the weights and the follow rule."""
         which_kind, which_context, which_pattern = (self._choices.random() for _ in range(3))
-        if which_kind < self._rare_share:
-            context, mix = self._common_count + self._next_rare, self._rare_mix
-            self._next_rare = (self._next_rare + 1) % self._rare_count
+        if which_kind < self._rare.share:
+            kind, offset = self._rare, self._next_rare
+            self._next_rare = (offset + 1) % kind.size
         else:
-            context, mix = int(which_context * self._common_count), self._common_mix
-        pattern = mix.pick(which_pattern)
+            kind = self._common
+            offset = int(which_context * kind.size)
+        context, pattern = kind.first + offset, kind.mix.pick(which_pattern)
         if PATTERNS[pattern].needs_clean and self._may_be_open(context):
-            pattern = _fallback(mix, which_pattern)
+            pattern = _fallback(kind.mix, which_pattern)
         return Choice(context, pattern)
 
     def draw(self, choice: Choice) -> Plan:
@@ -138,23 +143,10 @@ def _subset(weights: dict[str, float], patterns: frozenset[str] | None) -> Wheel
     return Wheel((name, weights.get(name, 0.0)) for name in PATTERNS if patterns is None or name in patterns)
 
 
-def _weighted(scenario: Recipe) -> Iterable[str]:
-    weights = [*scenario.mix.common.items(), *scenario.mix.rare.items()]
-    return {name for name, weight in weights if weight > 0}
-
-
-def _rare_share(share: float, has_common: bool, has_rare: bool) -> float:
-    if has_common and has_rare:
-        return share
-    return 1.0 if has_rare else 0.0
-
-
 def _fallback(mix: Wheel[str], unit: float) -> str:
     if NO_END.name in mix.items:
         return NO_END.name
     rest = Wheel(
-        (name, share)
-        for name, share in zip(mix.items, mix.shares, strict=True)
-        if not PATTERNS[name].needs_clean
+        (name, share) for name, share in zip(mix.items, mix.shares, strict=True) if not PATTERNS[name].needs_clean
     )
     return rest.pick(unit) if rest else VALID.name

@@ -1,6 +1,7 @@
 """Oracles: what a model must answer to each step of a sequence."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from struct import Struct
 from typing import Final, Protocol
 
@@ -17,6 +18,23 @@ class Oracle(Protocol):
 
     def step(self, state: Value, value: Value) -> tuple[Value, tuple[Value, ...]]:
         """The state after a step with ``value``, and the answers to it: one, or 0..n of a decoupled model."""
+
+    def answers(self, values: Sequence[Value]) -> list[tuple[Value, ...]]:
+        """The answers to each step of a sequence with these values: ``step`` from ``start`` on, all at once."""
+
+
+class _StepByStep:
+    """Answers a sequence one step after the other."""
+
+    __slots__ = ()
+
+    def answers(self: Oracle, values: Sequence[Value]) -> list[tuple[Value, ...]]:
+        """The answers to each step of a sequence with these values."""
+        state, all_answers = self.start(), []
+        for value in values:
+            state, answers = self.step(state, value)
+            all_answers.append(answers)
+        return all_answers
 
 
 class IntegerAccumulator:
@@ -37,8 +55,13 @@ class IntegerAccumulator:
         total = ((int(state + value) + self._half) & self._mask) - self._half
         return total, (total,)
 
+    def answers(self, values: Sequence[Value]) -> list[tuple[Value, ...]]:
+        """The sums so far; wrapping each unbounded one gives what wrapping after each addition does."""
+        half, mask = self._half, self._mask
+        return [(((int(total) + half) & mask) - half,) for total in accumulate(values)]
 
-class UnboundedAccumulator:
+
+class UnboundedAccumulator(_StepByStep):
     """The running sum of integers without a limit: decimal numbers in BYTES."""
 
     __slots__ = ()
@@ -53,7 +76,7 @@ class UnboundedAccumulator:
         return total, (total,)
 
 
-class Float32Accumulator:
+class Float32Accumulator(_StepByStep):
     """The running sum in single precision, rounded after each addition.
 
     A double holds the exact sum of two singles closely enough that rounding it once more gives the single
@@ -73,7 +96,7 @@ class Float32Accumulator:
         return total, (total,)
 
 
-class Float64Accumulator:
+class Float64Accumulator(_StepByStep):
     """The running sum in double precision."""
 
     __slots__ = ()

@@ -1,14 +1,21 @@
 """Draws the steps of single sequences, with what the server must answer to each."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import repeat
 from random import Random
+from typing import Final, cast
 
 from seqstress.plan.oracle import oracle_for
 from seqstress.plan.recipe import Recipe
 from seqstress.plan.values import value_draw
 from seqstress.protocol import Dtype, Expect, SequencePlan, ServerState, Step
 
-_ANSWERS, _START_ERROR = Expect.ANSWERS, Expect.START_ERROR
+_ANSWERS: Final = Expect.ANSWERS
+_NO: Final = (False,)
+
+_step: Final = cast(Callable[[tuple[object, ...]], Step], partial(tuple.__new__, Step))
+"""A step from all its fields: what ``Step._make`` does, without a Python frame for each of millions of steps."""
 
 
 class SequenceDrawer:
@@ -34,18 +41,17 @@ class SequenceDrawer:
     def unstarted(self, rng: Random, id_ref: int = 0) -> SequencePlan:
         """One step without START and without END, as in the seed of this tool: the server must refuse it."""
         (value,) = self._values(rng, 1)
-        step = Step(start=False, end=False, value=value, expect=_START_ERROR, answers=())
+        step = Step(start=False, end=False, value=value, expect=Expect.START_ERROR, answers=())
         return SequencePlan(id_ref, (step,), ServerState.CLEAN)
 
     def _started_steps(self, rng: Random, ends: bool) -> tuple[Step, ...]:
         values = self._values(rng, self._length(rng))
-        last = len(values) - 1
-        state, advance = self._oracle.start(), self._oracle.step
-        steps = []
-        for index, (value, think_us) in enumerate(zip(values, self._think_times(rng, last), strict=True)):
-            state, answers = advance(state, value)
-            steps.append(Step(index == 0, ends and index == last, value, _ANSWERS, answers, think_us))
-        return tuple(steps)
+        others = len(values) - 1
+        flags_start = (True, *_NO * others)
+        flags_end = (*_NO * others, ends)
+        answers = self._oracle.answers(values)
+        fields = zip(flags_start, flags_end, values, repeat(_ANSWERS), answers, self._think_times(rng, others))
+        return tuple(map(_step, fields))
 
     def _think_times(self, rng: Random, pauses: int) -> Iterable[int]:
         """No pause before the first step, then one before each of the others."""

@@ -1,6 +1,6 @@
 """The values of steps: which ones a datatype can hold and add up exactly, and how they are drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from struct import Struct
 from typing import Final
@@ -13,11 +13,12 @@ from seqstress.plan.distributions import (
     ValuePart,
     Wheel,
     span_sampler,
+    span_series,
 )
 from seqstress.plan.recipe import SequenceShape
 from seqstress.protocol import Dtype, Value
 
-Draw = Callable[[Random, int], list[Value]]
+Draw = Callable[[Random, int], Sequence[Value]]
 """Draws so many values."""
 
 _HELD: Final = {Dtype.INT32: (-(1 << 31), (1 << 31) - 1), Dtype.INT64: (-(1 << 63), (1 << 63) - 1)}
@@ -72,24 +73,22 @@ def unfit_values(shape: SequenceShape, dtype: Dtype, tolerance: float) -> str | 
 
 def value_draw(shape: SequenceShape, dtype: Dtype) -> Draw:
     """How values of that shape are drawn: ints, or floats that ``dtype`` holds as they are, all finite."""
-    longest = shape.length.high
-    parts = Wheel((_sampler(part, dtype, longest), part.weight) for part in shape.value_parts)
-    if len(parts.items) == 1:
-        draw_only = parts.items[0]
-
-        def draw(rng: Random, count: int) -> list[Value]:
-            return [draw_only(rng) for _ in range(count)]
-    else:
-
-        def draw(rng: Random, count: int) -> list[Value]:
-            return [parts.pick(rng.random())(rng) for _ in range(count)]
-
+    draw = _integer_draw(shape, dtype)
     match dtype:
         case Dtype.FP32:
             return lambda rng, count: [_FLOAT32.unpack(_FLOAT32.pack(value))[0] for value in draw(rng, count)]
         case Dtype.FP64:
             return lambda rng, count: [float(value) for value in draw(rng, count)]
     return draw
+
+
+def _integer_draw(shape: SequenceShape, dtype: Dtype) -> Callable[[Random, int], list[int]]:
+    match shape.value_parts:
+        case (UniformValues() as only,):
+            return span_series(only.low, only.high - only.low)
+    longest = shape.length.high
+    parts = Wheel((_sampler(part, dtype, longest), part.weight) for part in shape.value_parts)
+    return lambda rng, count: [parts.pick(rng.random())(rng) for _ in range(count)]
 
 
 def _bounds(part: UniformValues | ChosenValues) -> tuple[int, int]:
