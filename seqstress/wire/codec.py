@@ -215,14 +215,17 @@ class Codec:
         except DecodeError as error:
             text = f"not a ModelStreamInferResponse ({error}): {message[:64].hex()}"
             return Reply("", ReplyKind.MALFORMED, None, text, "", not self.binding.decoupled)
-        response = parsed.infer_response
+        return self.reply(parsed.error_message, parsed.infer_response)
+
+    def reply(self, error_message: str, response: service_pb2.ModelInferResponse) -> Reply:
+        """What the two fields of a ModelStreamInferResponse say."""
         model = response.model_name
         final = not self.binding.decoupled or (
             _FINAL_PARAMETER in response.parameters and response.parameters[_FINAL_PARAMETER].bool_param
         )
-        if parsed.error_message:
+        if error_message:
             # A request that is rejected before it reaches the model names no model, and nothing follows.
-            return Reply(response.id, ReplyKind.ERROR, None, parsed.error_message, model, final or not model)
+            return Reply(response.id, ReplyKind.ERROR, None, error_message, model, final or not model)
         if not response.outputs and not response.raw_output_contents:
             return Reply(response.id, ReplyKind.EMPTY, None, "", model, final)
         try:

@@ -4,7 +4,6 @@ All bytes go through :class:`~seqstress.wire.machine.Machine`. Nobody who sends 
 windows do not take stays queued, in order, until they do.
 """
 
-import logging
 import socket
 import ssl
 import time
@@ -18,6 +17,7 @@ from gevent.event import Event as GeventEvent
 
 from seqstress.errors import ConnectError
 from seqstress.protocol import EndCause, StreamEnd
+from seqstress.wire.callback import guarded
 from seqstress.wire.endpoint import Endpoint
 from seqstress.wire.machine import (
     Closed,
@@ -33,7 +33,6 @@ from seqstress.wire.tls import TlsLayer
 
 _READ_SIZE = 65536
 _READABLE, _WRITABLE = 1, 2  # libev's EV_READ and EV_WRITE
-_log = logging.getLogger(__name__)
 
 
 class Receiver(Protocol):
@@ -177,7 +176,7 @@ class Connection:
         while self._unreported and self._unreported[0].position <= self._handed_over:
             stream_id, messages, _ = self._unreported.popleft()
             if receiver := self._receivers.get(stream_id):
-                _guarded(receiver.on_sent, messages, at_ns)
+                guarded(receiver.on_sent, messages, at_ns)
 
     def _read(self) -> None:
         """The reader greenlet: read, understand, tell, until the connection is over."""
@@ -223,10 +222,10 @@ class Connection:
             match event:
                 case MessagesReceived(stream_id, messages):
                     if receiver := self._receivers.get(stream_id):
-                        _guarded(receiver.on_messages, messages, at_ns)
+                        guarded(receiver.on_messages, messages, at_ns)
                 case StreamEnded(stream_id, end):
                     if receiver := self._receivers.pop(stream_id, None):
-                        _guarded(receiver.on_end, end, at_ns)
+                        guarded(receiver.on_end, end, at_ns)
                 case Opened():
                     self.opened.set()
                 case Closed(end):
@@ -309,11 +308,3 @@ def _tune(sock: gevent_socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
     if option := getattr(socket, "TCP_USER_TIMEOUT", None):  # Linux, in milliseconds: unacknowledged data
         sock.setsockopt(socket.IPPROTO_TCP, option, 30_000)
-
-
-def _guarded(callback: Callable[..., None], *args: object) -> None:
-    """Call a receiver. It must not raise; if it does, that is our bug and none of the other calls' business."""
-    try:
-        callback(*args)
-    except Exception:  # noqa: BLE001 - recorded at the root of what it may break
-        _log.exception("a receiver of the wire failed")

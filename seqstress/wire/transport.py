@@ -1,6 +1,5 @@
 """The default transport: gRPC streams and unary calls over a pool of HTTP/2 connections, all on gevent."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from seqstress.errors import RpcError, StreamClosedError
 from seqstress.protocol import Binding, Call, EndCause, StreamEnd, StreamListener
 from seqstress.wire import grpc_status
+from seqstress.wire.callback import guarded
 from seqstress.wire.codec import Codec
 from seqstress.wire.connection import Connection, connect
 from seqstress.wire.endpoint import Endpoint, TlsOptions, metadata_headers
@@ -18,7 +18,6 @@ from seqstress.wire.pool import Pool
 
 M = TypeVar("M", bound=Message)
 SERVICE = "/inference.GRPCInferenceService/"
-_log = logging.getLogger(__name__)
 
 
 class InferStream:
@@ -72,10 +71,7 @@ class InferStream:
         for message in messages:
             if self._connection is None:
                 return
-            try:
-                self._listener.on_reply(self._codec.decode(message), at_ns)
-            except Exception:  # noqa: BLE001 - a bug of the listener must not cost it the other replies
-                _log.exception("a listener of %r failed", self)
+            guarded(self._listener.on_reply, self._codec.decode(message), at_ns)
 
     def on_end(self, end: StreamEnd, at_ns: int) -> None:
         """The stream is over."""
