@@ -1,13 +1,14 @@
 """Steps to bytes and back: ModelInferRequest out, ModelStreamInferResponse in.
 
 Between two requests of one model only the request id, the correlation ID, the flags and the value differ, and
-between two answers only the request id and the value. So both directions have a fast path that fills in or checks a
-template, and beside it the plain path over the protobuf, which it must equal: whatever differs from the template in
-a single byte is left to the plain one.
+between two answers only the request id and the value. So both directions have a fast path that fills in or
+checks a template, and beside it the plain path over the protobuf, which it must equal: whatever differs from
+the template in a single byte is left to the plain one.
 
-The template of answers is what Triton 2.51 sends: the fields in the order of their numbers, each once, the output
-in ``raw_output_contents``, and the parameter ``triton_final_response`` on every answer of a stream, decoupled or not.
-Requests ask for no particular output, as in Triton's own sequence tests: whatever the model returns is seen.
+The template of answers is what Triton 2.51 sends: the fields in the order of their numbers, each once, the
+output in ``raw_output_contents``, and the parameter ``triton_final_response`` on every answer of a stream,
+decoupled or not. Requests ask for no particular output, as in Triton's own sequence tests: whatever the model
+returns is seen.
 """
 
 import re
@@ -159,7 +160,8 @@ class Codec:
         return self._decode_usual(message) or self.decode_any(message)
 
     def _decode_usual(self, message: bytes) -> Reply | None:
-        """The reply, if the message has exactly the usual layout and a value; else None. Never reads past its end:
+        """The reply, if the message has exactly the usual layout and a value; else None. Never reads past its
+        end:
         a position beyond it makes ``startswith`` false."""
         head = self._answer_head
         if head is None or len(message) < 3 + len(head) + len(self._answer_output) or message[0] != 0x12:

@@ -1,7 +1,8 @@
-"""One TCP connection to the server, on gevent: a reader greenlet, and writes joined per turn of the event loop.
+"""One TCP connection to the server, on gevent: a reader greenlet, and writes joined per turn of the event
+loop.
 
-All bytes go through :class:`~seqstress.wire.machine.Machine`. Nobody who sends ever waits: what the socket or the
-windows do not take stays queued, in order, until they do.
+All bytes go through :class:`~seqstress.wire.machine.Machine`. Nobody who sends ever waits: what the socket or
+the windows do not take stays queued, in order, until they do.
 """
 
 import socket
@@ -19,16 +20,8 @@ from seqstress.errors import ConnectError
 from seqstress.protocol import EndCause, StreamEnd
 from seqstress.wire.callback import guarded
 from seqstress.wire.endpoint import Endpoint
-from seqstress.wire.machine import (
-    Closed,
-    Event,
-    Machine,
-    MachineState,
-    MessagesReceived,
-    Opened,
-    Sent,
-    StreamEnded,
-)
+from seqstress.wire.events import Closed, Event, MessagesReceived, Opened, Sent, StreamEnded
+from seqstress.wire.machine import Machine, MachineState
 from seqstress.wire.tls import TlsLayer
 
 _READ_SIZE = 65536
@@ -51,8 +44,8 @@ class Receiver(Protocol):
 class Connection:
     """An open connection; its calls are known by their stream ids.
 
-    Receivers are called in the reader greenlet (messages, ends), in the hub (sent) or in the greenlet that resets or
-    closes. One that raises is logged, and the connection goes on for the others.
+    Receivers are called in the reader greenlet (messages, ends), in the hub (sent) or in the greenlet that
+    resets or closes. One that raises is logged, and the connection goes on for the others.
     """
 
     def __init__(

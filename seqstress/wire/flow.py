@@ -1,7 +1,7 @@
 """Flow-control windows of HTTP/2 (RFC 9113, section 5.2).
 
-The machine keeps all of them, in both directions; `h2` sees neither DATA nor WINDOW_UPDATE and keeps none. With two
-owners that each see a part, the windows drift apart and the connection dies after 2 GiB.
+The machine keeps all of them, in both directions; `h2` sees neither DATA nor WINDOW_UPDATE and keeps none.
+With two owners that each see a part, the windows drift apart and the connection dies after 2 GiB.
 """
 
 LARGEST_WINDOW = 2**31 - 1

@@ -1,7 +1,7 @@
 """gRPC's length-prefixed messages (gRPC over HTTP/2, "Length-Prefixed-Message").
 
-Each message is a flag byte (0: not compressed), its length as four bytes, big endian, and its bytes. Messages and
-DATA frames know nothing of each other: a frame may hold many messages, a message may span many frames.
+Each message is a flag byte (0: not compressed), its length as four bytes, big endian, and its bytes. Messages
+and DATA frames know nothing of each other: a frame may hold many messages, a message may span many frames.
 """
 
 from struct import Struct

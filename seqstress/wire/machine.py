@@ -1,15 +1,14 @@
 """One HTTP/2 connection that carries gRPC calls, without I/O: bytes and calls in, events and bytes out.
 
-`h2` owns the protocol: SETTINGS, header blocks, resets, pings, the states of streams. Three frame types never reach
-it. DATA and WINDOW_UPDATE are the hot path, and the windows must have one owner (see :mod:`seqstress.wire.flow`).
-GOAWAY closes an `h2` connection for good, while HTTP/2 lets the streams below its limit finish (RFC 9113, 6.8).
+`h2` owns the protocol: SETTINGS, header blocks, resets, pings, the states of streams. Three frame types never
+reach it. DATA and WINDOW_UPDATE are the hot path, and the windows must have one owner (see
+:mod:`seqstress.wire.flow`). GOAWAY closes an `h2` connection for good, while HTTP/2 lets the streams below
+its limit finish (RFC 9113, 6.8).
 """
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from struct import Struct
-from typing import NamedTuple
 
 from h2 import events as h2_events
 from h2.config import H2Configuration
@@ -19,9 +18,11 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from seqstress.protocol import EndCause, StreamEnd
+from seqstress.wire.events import Closed, Event, MessagesReceived, Opened, Output, Sent, StreamEnded
 from seqstress.wire.flow import DEFAULT_WINDOW, ReceiveWindow, SendWindow, WindowError
-from seqstress.wire.framing import Deframer, FramingError
+from seqstress.wire.framing import FramingError
 from seqstress.wire.grpc_status import header_map, outcome, refusal
+from seqstress.wire.machine_stream import MachineStream
 
 STREAM_WINDOW = 4 << 20
 CONNECTION_WINDOW = 64 << 20
@@ -50,48 +51,6 @@ class MachineState(Enum):
     CLOSED = "closed"
 
 
-class MessagesReceived(NamedTuple):
-    """Whole messages of one stream, in order, without their prefixes."""
-
-    stream_id: int
-    messages: list[bytes]
-
-
-class StreamEnded(NamedTuple):
-    """The last event of a stream."""
-
-    stream_id: int
-    end: StreamEnd
-
-
-class Opened(NamedTuple):
-    """The peer's first SETTINGS came in: it speaks HTTP/2, and its limits are known."""
-
-
-class Closed(NamedTuple):
-    """The last event of a connection, behind the StreamEnded of each stream that was open."""
-
-    end: StreamEnd
-
-
-Event = MessagesReceived | StreamEnded | Opened | Closed
-
-
-class Sent(NamedTuple):
-    """The next ``messages`` of a stream are out once the connection's first ``position`` bytes are."""
-
-    stream_id: int
-    messages: int
-    position: int
-
-
-class Output(NamedTuple):
-    """Bytes for the peer, and which messages they complete."""
-
-    data: bytes
-    sent: list[Sent]
-
-
 class _ConnectionError(Exception):
     """The peer broke a rule that ends the connection (RFC 9113, section 5.4.1)."""
 
@@ -100,45 +59,18 @@ class _ConnectionError(Exception):
         super().__init__(text)
 
 
-class _Stream:
-    """One open call: what waits to be sent, what came in of the next message, and the windows of both."""
-
-    __slots__ = (
-        "deframer",
-        "has_response",
-        "is_ended_locally",
-        "pending",
-        "pending_size",
-        "receive_window",
-        "send_window",
-        "stream_id",
-        "wants_end",
-    )
-
-    def __init__(self, stream_id: int, send_window: int, receive_window: int) -> None:
-        self.stream_id = stream_id
-        self.pending: deque[bytes] = deque()
-        self.pending_size = 0
-        self.wants_end = False
-        self.is_ended_locally = False
-        self.has_response = False
-        self.deframer = Deframer()
-        self.send_window = SendWindow(send_window)
-        self.receive_window = ReceiveWindow(receive_window)
-
-
 class Machine:
     """The client's side of one connection.
 
-    Every stream that was opened gets exactly one :class:`StreamEnded`, and no event after it. Calls of streams that
-    are over do nothing: the peer may have ended them a moment ago. Output is taken with :meth:`take`; it is in the
-    order in which it must reach the peer.
+    Every stream that was opened gets exactly one :class:`StreamEnded`, and no event after it. Calls of
+    streams that are over do nothing: the peer may have ended them a moment ago. Output is taken with
+    :meth:`take`; it is in the order in which it must reach the peer.
     """
 
     def __init__(self, stream_window: int = STREAM_WINDOW, connection_window: int = CONNECTION_WINDOW) -> None:
         self.state = MachineState.OPENING
-        self._streams: dict[int, _Stream] = {}
-        self._ready: dict[int, _Stream] = {}  # streams with pending bytes and an open window, in turn
+        self._streams: dict[int, MachineStream] = {}
+        self._ready: dict[int, MachineStream] = {}  # streams with pending bytes and an open window, in turn
         self._output: list[bytes] = []
         self._position = 0  # how many bytes of output there ever were
         self._tail = b""
@@ -200,7 +132,7 @@ class Machine:
         self._h2.send_headers(stream_id, headers)
         self._next_stream_id += 2
         self._drain_h2()
-        self._streams[stream_id] = _Stream(stream_id, self._initial_send_window, self._stream_window)
+        self._streams[stream_id] = MachineStream(stream_id, self._initial_send_window, self._stream_window)
         return stream_id
 
     def send(self, stream_id: int, messages: Iterable[bytes]) -> None:
@@ -208,10 +140,8 @@ class Machine:
         stream = self._streams.get(stream_id)
         if stream is None:
             return
-        for message in messages:
-            stream.pending.append(message)
-            stream.pending_size += len(message)
-        if stream.send_window.left > 0 and stream.pending_size:
+        stream.queue(messages)
+        if stream.is_ready:
             self._ready[stream_id] = stream
 
     def end(self, stream_id: int) -> None:
@@ -248,15 +178,15 @@ class Machine:
         limit = self._position + OUTPUT_BATCH
         while self._ready and self._send_window.left > 0 and self._position < limit:
             stream = self._ready.pop(next(iter(self._ready)))
-            data, count = self._next_data(stream)
+            data, count = stream.take(min(self._send_window.left, self._largest_sent_frame))
+            self._send_window.left -= len(data)
             self._append(_FRAME_HEADER.pack(len(data) << 8, 0, stream.stream_id))
             self._append(data)
             if count:
                 sent.append(Sent(stream.stream_id, count, self._position))
-            if stream.pending_size:
-                if stream.send_window.left > 0:
-                    self._ready[stream.stream_id] = stream  # behind the others: each in turn
-            elif stream.wants_end:
+            if stream.is_ready:
+                self._ready[stream.stream_id] = stream  # behind the others: each in turn
+            elif stream.wants_end and not stream.pending_size:
                 self._send_end(stream)
         data = b"".join(self._output)
         self._output.clear()
@@ -274,15 +204,25 @@ class Machine:
             while end - position >= _FRAME_HEADER_SIZE:
                 length, flags, stream_id = _FRAME_HEADER.unpack_from(data, position)
                 frame_type, length = length & 0xFF, length >> 8
-                self._check_frame(frame_type, length)
+                if length > _RECEIVED_FRAME_LIMIT or self.state is MachineState.OPENING:
+                    self._check_frame(frame_type, length)
                 start = position + _FRAME_HEADER_SIZE
                 stop = start + length
                 if stop > end:
                     break
-                if frame_type == _DATA and not self._is_in_header_block:
-                    self._receive_data(data, start, stop, flags, stream_id & _STREAM_ID_MASK, events)
+                stream_id &= _STREAM_ID_MASK
+                if self._is_in_header_block:
+                    self._is_in_header_block = frame_type != _CONTINUATION or not flags & _END_HEADERS
+                    self._receive_by_h2(data[position:stop], events)
+                elif frame_type == _DATA:
+                    self._receive_data(data, start, stop, flags, stream_id, events)
+                elif frame_type == _WINDOW_UPDATE:
+                    self._receive_window_update(data, start, stop, stream_id, events)
+                elif frame_type == _GOAWAY:
+                    self._receive_goaway(data[start:stop], stream_id, events)
                 else:
-                    self._receive_control(data, position, stop, events)
+                    self._is_in_header_block = frame_type in (_HEADERS, _PUSH_PROMISE) and not flags & _END_HEADERS
+                    self._receive_by_h2(data[position:stop], events)
                 position = stop
         except _ConnectionError as error:
             self._h2.close_connection(error.code)
@@ -332,29 +272,15 @@ class Machine:
         elif increment:
             self._grant(stream_id, increment)
 
-    def _receive_control(self, data: bytes, position: int, stop: int, events: list[Event]) -> None:
-        """Any frame but DATA, header included."""
-        length, flags, stream_id = _FRAME_HEADER.unpack_from(data, position)
-        frame_type = length & 0xFF
-        payload = data[position + _FRAME_HEADER_SIZE : stop]
-        if self._is_in_header_block:
-            self._is_in_header_block = not (frame_type == _CONTINUATION and flags & _END_HEADERS)
-        elif frame_type == _WINDOW_UPDATE:
-            self._receive_window_update(stream_id & _STREAM_ID_MASK, payload, events)
-            return
-        elif frame_type == _GOAWAY:
-            self._receive_goaway(stream_id & _STREAM_ID_MASK, payload, events)
-            return
-        elif frame_type in (_HEADERS, _PUSH_PROMISE):
-            self._is_in_header_block = not flags & _END_HEADERS
-        for event in self._h2.receive_data(data[position:stop]):
+    def _receive_by_h2(self, frame: bytes, events: list[Event]) -> None:
+        for event in self._h2.receive_data(frame):
             self._translate(event, events)
         self._drain_h2()
 
-    def _receive_window_update(self, stream_id: int, payload: bytes, events: list[Event]) -> None:
-        if len(payload) != _INCREMENT.size:
+    def _receive_window_update(self, data: bytes, start: int, stop: int, stream_id: int, events: list[Event]) -> None:
+        if stop - start != _INCREMENT.size:
             raise _ConnectionError(ErrorCodes.FRAME_SIZE_ERROR, "a WINDOW_UPDATE that is not 4 bytes long")
-        increment = _INCREMENT.unpack(payload)[0] & _STREAM_ID_MASK
+        increment = _INCREMENT.unpack_from(data, start)[0] & _STREAM_ID_MASK
         if stream_id == 0:
             if not increment:
                 raise _ConnectionError(ErrorCodes.PROTOCOL_ERROR, "a WINDOW_UPDATE of 0 for the connection")
@@ -374,7 +300,7 @@ class Machine:
         except WindowError as error:
             events.append(self._violated(stream, str(error), ErrorCodes.FLOW_CONTROL_ERROR))
 
-    def _receive_goaway(self, stream_id: int, payload: bytes, events: list[Event]) -> None:
+    def _receive_goaway(self, payload: bytes, stream_id: int, events: list[Event]) -> None:
         if stream_id != 0 or len(payload) < 8:
             raise _ConnectionError(ErrorCodes.PROTOCOL_ERROR, "a malformed GOAWAY")
         last_stream_id = _INCREMENT.unpack_from(payload)[0] & _STREAM_ID_MASK
@@ -408,7 +334,7 @@ class Machine:
                 events.append(StreamEnded(stream_id, end))
 
     def _headers_received(
-        self, stream: _Stream, event: h2_events.ResponseReceived | h2_events.TrailersReceived
+        self, stream: MachineStream, event: h2_events.ResponseReceived | h2_events.TrailersReceived
     ) -> list[Event]:
         headers = header_map(event.headers or ())
         if isinstance(event, h2_events.ResponseReceived):
@@ -449,29 +375,14 @@ class Machine:
                 ErrorCodes.PROTOCOL_ERROR, f"{frame_name} for stream {stream_id}, which was never opened"
             )
 
-    def _next_data(self, stream: _Stream) -> tuple[bytes, int]:
-        """The payload of the stream's next DATA frame, and how many messages end in it."""
-        size = min(stream.send_window.left, self._send_window.left, self._largest_sent_frame)
-        pending = stream.pending
-        if stream.pending_size <= size:
-            data = pending[0] if len(pending) == 1 else b"".join(pending)
-            count = len(pending)
-            pending.clear()
-        else:
-            data, count = _cut(pending, size)
-        stream.pending_size -= len(data)
-        stream.send_window.left -= len(data)
-        self._send_window.left -= len(data)
-        return data, count
-
-    def _widen(self, stream: _Stream, increment: int) -> None:
+    def _widen(self, stream: MachineStream, increment: int) -> None:
         stream.send_window.widen(increment)
-        if stream.pending_size and stream.send_window.left > 0:
+        if stream.is_ready:
             self._ready[stream.stream_id] = stream
         else:
             self._ready.pop(stream.stream_id, None)
 
-    def _send_end(self, stream: _Stream) -> None:
+    def _send_end(self, stream: MachineStream) -> None:
         stream.is_ended_locally = True
         self._h2.end_stream(stream.stream_id)
         self._drain_h2()
@@ -488,17 +399,17 @@ class Machine:
         self._output.append(data)
         self._position += len(data)
 
-    def _violated(self, stream: _Stream, text: str, code: ErrorCodes = ErrorCodes.PROTOCOL_ERROR) -> StreamEnded:
+    def _violated(self, stream: MachineStream, text: str, code: ErrorCodes = ErrorCodes.PROTOCOL_ERROR) -> StreamEnded:
         return self._abandon(stream, code, StreamEnd(EndCause.PROTOCOL, None, text))
 
-    def _abandon(self, stream: _Stream, code: ErrorCodes, end: StreamEnd) -> StreamEnded:
+    def _abandon(self, stream: MachineStream, code: ErrorCodes, end: StreamEnd) -> StreamEnded:
         """End a stream from our side while the peer's, as far as h2 knows, is open."""
         self._forget(stream)
         self._h2.reset_stream(stream.stream_id, code)
         self._drain_h2()
         return StreamEnded(stream.stream_id, end)
 
-    def _forget(self, stream: _Stream) -> None:
+    def _forget(self, stream: MachineStream) -> None:
         del self._streams[stream.stream_id]
         self._ready.pop(stream.stream_id, None)
 
@@ -515,20 +426,6 @@ class Machine:
         self._ready.clear()
         events.append(Closed(end))
         return events
-
-
-def _cut(pending: deque[bytes], size: int) -> tuple[bytes, int]:
-    """Take the first ``size`` bytes off ``pending``, which holds more; with them how many messages they complete."""
-    parts = []
-    count = 0
-    while size >= len(pending[0]):
-        size -= len(pending[0])
-        parts.append(pending.popleft())
-        count += 1
-    if size:
-        parts.append(pending[0][:size])
-        pending[0] = pending[0][size:]
-    return b"".join(parts), count
 
 
 def _error_name(code: int) -> str:

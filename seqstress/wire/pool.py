@@ -19,8 +19,8 @@ class _Dialling:
 class Pool:
     """The connections of one transport, each filled up to its limit before the next one is made.
 
-    Calls that need a connection while one is being made share it, as many as will fit; if it cannot be made, all of
-    them are told why.
+    Calls that need a connection while one is being made share it, as many as will fit; if it cannot be made,
+    all of them are told why.
     """
 
     def __init__(self, dial: Callable[[Callable[[Connection], None]], Connection], streams_per_connection: int) -> None:

@@ -1,11 +1,13 @@
-"""The reference transport: NVIDIA's stock tritonclient behind the same interface, as a cross-check and a baseline.
+"""The reference transport: NVIDIA's stock tritonclient behind the same interface, as a cross-check and a
+baseline.
 
-What it cannot do, because the stock client does not: an error carries no request id (:attr:`tells_error_ids`), and a
-stream that the *server* ends with status OK is not told before it is half-closed or reset, since the client calls
-nobody then. ``on_sent`` tells the hand-over to gRPC, not to the kernel.
+What it cannot do, because the stock client does not: an error carries no request id
+(:attr:`tells_error_ids`), and a stream that the *server* ends with status OK is not told before it is
+half-closed or reset, since the client calls nobody then. ``on_sent`` tells the hand-over to gRPC, not to the
+kernel.
 
-Each stream has a client and a TCP connection of its own, as a program written with tritonclient has. Importing this
-module loads gRPC's core; it starts nothing.
+Each stream has a client and a TCP connection of its own, as a program written with tritonclient has.
+Importing this module loads gRPC's core; it starts nothing.
 """
 
 import threading
@@ -48,8 +50,8 @@ _TRANSPORT_FAILURES = ("socket closed", "stream removed", "connection", "recvmsg
 class ReferenceStream:
     """One ModelStreamInfer call of the stock client (see :class:`seqstress.protocol.Stream`).
 
-    The client calls back in a thread, or in a greenlet where gevent has patched threads. Either way what it says
-    goes through an inbox to this greenlet's event loop, and the listener is told there, in order.
+    The client calls back in a thread, or in a greenlet where gevent has patched threads. Either way what it
+    says goes through an inbox to this greenlet's event loop, and the listener is told there, in order.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """TLS over bytes: the socket stays a plain one, and the layer has no I/O of its own.
 
-With the standard library's memory BIOs the same code runs whether or not gevent has patched the process, and no
-read or write of the socket hides a handshake that blocks.
+With the standard library's memory BIOs the same code runs whether or not gevent has patched the process, and
+no read or write of the socket hides a handshake that blocks.
 """
 
 import ssl

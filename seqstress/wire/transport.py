@@ -101,9 +101,9 @@ class _UnaryCall:
 class Http2Transport:
     """Streams and unary calls to one server (see :class:`seqstress.protocol.Transport`).
 
-    Makes connections when they are needed, ``streams_per_connection`` calls on each (h2 looks at every stream of a
-    connection when one is opened, so many on one are slow to open), fewer where the server allows fewer. A
-    connection that broke is not repaired: the next call makes a new one.
+    Makes connections when they are needed, ``streams_per_connection`` calls on each (h2 looks at every stream
+    of a connection when one is opened, so many on one are slow to open), fewer where the server allows fewer.
+    A connection that broke is not repaired: the next call makes a new one.
     """
 
     tells_error_ids = True
@@ -153,7 +153,8 @@ class Http2Transport:
         return stream
 
     def unary(self, method: str, request: Message, response_type: type[M], timeout_s: float) -> M:
-        """Call ``method`` of the inference service. Raises RpcError, and ConnectError where there is no server.
+        """Call ``method`` of the inference service. Raises RpcError, and ConnectError where there is no
+        server.
 
         The deadline counts for the call, and the server is told of it; making a connection has its own.
         """
