@@ -66,11 +66,7 @@ def _words(details: ErrorDetails, path: list[str | int]) -> tuple[str, str]:
         case "finite_number":
             return f"{_shown(given)} is no finite number", "Give a finite number"
     if expected:
-        hint = (
-            " (YAML reads 1e6 as text; write 1.0e+6)"
-            if expected == "a number" and isinstance(given, str)
-            else ""
-        )
+        hint = " (YAML reads 1e6 as text; write 1.0e+6)" if expected == "a number" and isinstance(given, str) else ""
         return f"{_shown(given)} is not {expected}", f"Give {expected}{hint}"
     return details["msg"], f"Given was {_shown(given)}; see `seqstress schema`"
 
@@ -133,9 +129,7 @@ def _nodes_at(location: tuple[str | int, ...]) -> list[dict[str, Any]]:
             if (below := node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part))
             for member in _members(below, schema)
         ]
-        tagged = [
-            node for node in nodes if node.get("properties", {}).get("distribution", {}).get("const") == part
-        ]
+        tagged = [node for node in nodes if node.get("properties", {}).get("distribution", {}).get("const") == part]
         nodes = inner or tagged or nodes
     return nodes
 

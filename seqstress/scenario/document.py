@@ -47,9 +47,7 @@ def read_document(text: str, source: str) -> Document:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
-            raise ScenarioError(
-                source, "", "the file is empty", "A scenario needs at least name and model.name"
-            )
+            raise ScenarioError(source, "", "the file is empty", "A scenario needs at least name and model.name")
         lines: dict[str, int] = {}
         for key, line in _lines(root, "", source):
             lines[key] = line
@@ -58,16 +56,12 @@ def read_document(text: str, source: str) -> Document:
         mark = error.problem_mark or error.context_mark
         place = f"{source}:{mark.line + 1}" if mark else source
         what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ScenarioError(
-            place, "", f"is not YAML: {what}", "Look at this line and the one before it"
-        ) from None
+        raise ScenarioError(place, "", f"is not YAML: {what}", "Look at this line and the one before it") from None
     except yaml.reader.ReaderError as error:
         problem = f"is not YAML: character {error.position} is {error.character!r}"
         raise ScenarioError(source, "", problem, "Save it as plain UTF-8 text") from None
     if not isinstance(data, dict):
-        raise ScenarioError(
-            source, "", f"holds a {_kind(data)}, not keys with values", "Begin with `name: ...`"
-        )
+        raise ScenarioError(source, "", f"holds a {_kind(data)}, not keys with values", "Begin with `name: ...`")
     return Document(source, data, lines)
 
 

@@ -1,6 +1,5 @@
 """From YAML to a Scenario: every mistake becomes one sentence with file, line, key and remedy."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,16 +11,7 @@ from seqstress.scenario.document import read_document
 from seqstress.scenario.model import Scenario
 from seqstress.scenario.nearest import suggestion
 from seqstress.scenario.rules import contradictions
-
-
-class ScenarioListError(ScenarioError):
-    """Several mistakes in one file: its text has one line for each, its fields are the first one's."""
-
-    def __init__(self, errors: Iterable[ScenarioError]) -> None:
-        self.errors = tuple(errors)
-        first = self.errors[0]
-        super().__init__(first.source, first.key, first.problem, first.remedy)
-        self.args = ("\n".join(map(str, self.errors)),)
+from seqstress.scenario.several import as_one
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -35,9 +25,7 @@ def load_scenario(path: Path) -> Scenario:
     except UnicodeDecodeError as error:
         raise ScenarioError(source, "", f"is not UTF-8 text ({error.reason})", "Save it as UTF-8") from None
     except OSError as error:
-        raise ScenarioError(
-            source, "", f"cannot be read: {error.strerror}", "Give a readable YAML file"
-        ) from None
+        raise ScenarioError(source, "", f"cannot be read: {error.strerror}", "Give a readable YAML file") from None
     return parse_scenario(text, source)
 
 
@@ -47,10 +35,10 @@ def parse_scenario(text: str, source: str) -> Scenario:
     try:
         scenario = Scenario.from_plain(document.data)
     except ValidationError as error:
-        raise _together([complaint(details, document) for details in _root_causes(error)]) from None
+        raise as_one([complaint(details, document) for details in _root_causes(error)]) from None
     found = [document.error(*contradiction) for contradiction in contradictions(scenario)]
     if found:
-        raise _together(found)
+        raise as_one(found)
     return scenario
 
 
@@ -59,7 +47,3 @@ def _root_causes(error: ValidationError) -> list[ErrorDetails]:
     every = error.errors()
     inside = {details["loc"][:-1][:depth] for details in every for depth in range(len(details["loc"]))}
     return [details for details in every if details["type"] != "too_short" or details["loc"] not in inside]
-
-
-def _together(errors: list[ScenarioError]) -> ScenarioError:
-    return errors[0] if len(errors) == 1 else ScenarioListError(errors)

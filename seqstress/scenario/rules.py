@@ -195,9 +195,7 @@ def _tolerance(scenario: Scenario) -> Iterator[Contradiction]:
 
 def _allowances(scenario: Scenario) -> Iterator[Contradiction]:
     fates = [fate.label for fate in Fate if fate.label not in _NEVER_ALLOWED]
-    yield from _unknown(
-        "allow", "fate or stray answer", scenario.allow, [*fates, *(stray.label for stray in Stray)]
-    )
+    yield from _unknown("allow", "fate or stray answer", scenario.allow, [*fates, *(stray.label for stray in Stray)])
 
 
 def _thresholds(scenario: Scenario) -> Iterator[Contradiction]:
@@ -226,9 +224,7 @@ def _distribution(key: str, distribution: object) -> Iterator[Contradiction]:
 
 
 def _weightless(key: str) -> Contradiction:
-    return Contradiction(
-        f"{key}.values", "the weights sum to nothing", "Give at least one value a weight above 0"
-    )
+    return Contradiction(f"{key}.values", "the weights sum to nothing", "Give at least one value a weight above 0")
 
 
 def _unknown(key: str, what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[Contradiction]:
