@@ -1,0 +1,1 @@
+"""Runs plans on streams: pacing, deadlines, judging, recording. Knows gevent, not Locust."""

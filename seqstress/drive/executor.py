@@ -1,0 +1,102 @@
+"""Runs the plans of one user, one at a time: IDs, stream, deadlines, and the record of what happened."""
+
+from collections.abc import Sequence
+
+import gevent
+
+from seqstress.drive.context import Context
+from seqstress.drive.exchange import Ending, Exchange
+from seqstress.drive.recording import PlanOutcome, record_plan, record_strays, record_unsent
+from seqstress.drive.session import Session
+from seqstress.errors import ConnectError
+from seqstress.plan.recipe import IdPolicy
+from seqstress.protocol import CorrelationId, Plan, ServerState
+from seqstress.scenario.model import StreamUse
+
+FIRST_RETRY_S = 0.1
+LAST_RETRY_S = 2.0
+
+
+class Executor:
+    """Owns the contexts of one user. ``run`` blocks the calling greenlet until every step has its fate.
+
+    No wait outlives a deadline of the scenario, and whatever the server does is an outcome, not an exception.
+    When the greenlet is killed in mid run, the open steps are ``aborted`` and recorded before the kill goes on.
+    """
+
+    def __init__(self, session: Session, user: int, contexts: int) -> None:
+        self._session = session
+        self._user = user
+        self._contexts = [Context(session, user, index) for index in range(contexts)]
+        self._retry_s = FIRST_RETRY_S
+
+    def __repr__(self) -> str:
+        return f"<Executor of user {self._user}, {len(self._contexts)} contexts>"
+
+    def run(self, plan: Plan) -> PlanOutcome:
+        """Send ``plan`` on its context and wait for its end."""
+        context = self._contexts[plan.context]
+        try:
+            conversation = context.converse()
+        except ConnectError:
+            outcome = record_unsent(self._session, plan)
+            gevent.sleep(self._retry_s)
+            self._retry_s = min(self._retry_s * 2, LAST_RETRY_S)
+            return outcome
+        self._retry_s = FIRST_RETRY_S
+        exchange = self._exchange_for(plan, context)
+        clock = self._session.clock
+        try:
+            conversation.begin(exchange, clock())
+            while exchange.ending is None:
+                conversation.woken.clear()
+                conversation.woken.wait(max(0, exchange.wake_ns - clock()) / 1e9)
+                conversation.tick(exchange, clock())
+        finally:
+            exchange.abort(clock())  # does nothing unless this greenlet was killed
+            self._clean_up(context, exchange)
+            outcome = record_plan(self._session, self._user, plan, context, exchange)
+        return outcome
+
+    def close(self) -> None:
+        """End every stream in good order, and account for answers that came when nobody waited any more."""
+        for context in self._contexts:
+            context.half_close()
+            record_strays(self._session, self._user, context)
+
+    def _exchange_for(self, plan: Plan, context: Context) -> Exchange:
+        ids = self._correlation_ids(plan, context)
+        prefixes = []
+        for _ in plan.sequences:
+            prefixes.append(context.request_prefix(context.sequences))
+            context.sequences += 1
+        session = self._session
+        return Exchange(
+            plan.sequences,
+            [ids[sequence.id_ref] for sequence in plan.sequences],
+            prefixes,
+            session.rules,
+            session.conditions,
+            session.slots,
+            context.left_open,
+        )
+
+    def _correlation_ids(self, plan: Plan, context: Context) -> Sequence[CorrelationId]:
+        """One per relative ID of the plan; under the policy ``fixed`` the first is the context's own."""
+        count = 1 + max(sequence.id_ref for sequence in plan.sequences)
+        allocate = self._session.ids.allocate
+        if self._session.scenario.ids.policy is IdPolicy.FRESH:
+            return [allocate() for _ in range(count)]
+        if context.correlation_id is None:
+            context.correlation_id = allocate()
+        return [context.correlation_id, *(allocate() for _ in range(count - 1))]
+
+    def _clean_up(self, context: Context, exchange: Exchange) -> None:
+        keeps_id = self._session.scenario.ids.policy is IdPolicy.FIXED
+        context.left_open = exchange.keys[-1] if keeps_id and exchange.leaves is not ServerState.CLEAN else None
+        if exchange.ending is not Ending.ANSWERED:
+            # Cancelling a stream and starting its ID again is what provokes Triton's slot leak: never by accident.
+            context.correlation_id = context.left_open = None
+            context.reset()
+        elif self._session.scenario.stream is StreamUse.PER_SEQUENCE:
+            context.half_close()

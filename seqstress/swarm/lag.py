@@ -1,0 +1,38 @@
+"""Measures how late the event loop is: what a latency that this process measured can be off by."""
+
+import time
+from collections import deque
+
+import gevent
+
+from seqstress.drive.exchange import Conditions
+from seqstress.metrics.histogram import Histogram
+
+INTERVAL_NS = 20_000_000
+MEMORY = 100
+"""How many of the last marks decide ``Conditions.lag_ns``: two seconds."""
+
+
+class LagProbe:
+    """A greenlet that sleeps to absolute marks, 20 ms apart, and records how late each one was met."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.histogram = Histogram()
+        self._conditions = conditions
+        self._recent: deque[int] = deque(maxlen=MEMORY)
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """End the greenlet; the histogram stays."""
+        self._greenlet.kill(block=False)
+
+    def _run(self) -> None:
+        due = time.monotonic_ns() + INTERVAL_NS
+        while True:
+            gevent.sleep(max(0, due - time.monotonic_ns()) / 1e9)
+            lag = max(0, time.monotonic_ns() - due)
+            self.histogram.record(lag // 1000)
+            self._recent.append(lag)
+            self._conditions.lag_ns = max(self._recent)
+            # Marks that were slept through are one lateness, not many.
+            due += INTERVAL_NS * (1 + lag // INTERVAL_NS)

@@ -1,0 +1,113 @@
+"""The Locust user: holds contexts, draws what each sends next, and turns outcomes into Locust's events."""
+
+from collections.abc import Callable
+from typing import Any
+
+from locust import TaskSet, User, constant, tag, task
+from locust.exception import StopUser
+
+from seqstress.scenario import Scenario
+from seqstress.swarm import events
+from seqstress.swarm.worker_run import WorkerRun
+
+
+class Patterns(TaskSet):
+    """One task per pattern, tagged with its name (``--tags valid no_end`` picks some).
+
+    The choice is not Locust's (a global ``random``): the user draws a context, then the pattern, from its own seed
+    by the scenario's weights, and applies the rule of what may follow what.
+    """
+
+    def get_next_task(self) -> Callable[[], None]:
+        """The task of the pattern that this user's seed chose."""
+        chosen: Callable[[], None] = getattr(self, self.user.choose())
+        return chosen
+
+    @tag("valid")
+    @task
+    def valid(self) -> None:
+        """A complete sequence."""
+        self.user.send()
+
+    @tag("valid_valid")
+    @task
+    def valid_valid(self) -> None:
+        """Two complete sequences with one correlation ID."""
+        self.user.send()
+
+    @tag("valid_no_end")
+    @task
+    def valid_no_end(self) -> None:
+        """A complete sequence, then one that is left open."""
+        self.user.send()
+
+    @tag("no_start")
+    @task
+    def no_start(self) -> None:
+        """Steps without a START: the server must refuse them."""
+        self.user.send()
+
+    @tag("no_end")
+    @task
+    def no_end(self) -> None:
+        """A sequence that is left open."""
+        self.user.send()
+
+
+class SequenceUser(User):
+    """One client with several contexts; runs one plan at a time. Ends by itself after ``--iterations`` plans."""
+
+    tasks = [Patterns]  # noqa: RUF012 (Locust's own idiom)
+    wait_time = constant(0)
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.iterations = 0
+
+    def on_start(self) -> None:
+        """Join the run: contexts and seeds come from this user's number on its worker."""
+        self.run_on_worker = WorkerRun.of(self.environment)
+        if self.run_on_worker is None:
+            raise StopUser  # the run was refused: its reason has been told
+        patterns = frozenset(task.__name__ for task in Patterns.tasks)
+        self.member = self.run_on_worker.join(patterns)
+
+    def on_stop(self) -> None:
+        """Leave the run; streams end in good order."""
+        if self.run_on_worker is not None:
+            self.run_on_worker.leave(self.member)
+            events.user_left.fire(environment=self.environment, user=self)
+
+    def choose(self) -> str:
+        """Draw the next context and pattern."""
+        self.choice = self.member.plans.choose()
+        return self.choice.pattern
+
+    def send(self) -> None:
+        """Run the plan of the choice, tell Locust, and stop after the last iteration."""
+        member = self.member
+        plan = member.plans.draw(self.choice)
+        outcome = member.executor.run(plan)
+        member.plans.settle(plan.context, outcome.state)
+        self.run_on_worker.publish(self, outcome)
+        self.iterations += 1
+        if self.iterations == self.run_on_worker.config.iterations:
+            member.is_done = True
+            raise StopUser
+
+
+def weigh_tasks(scenario: Scenario) -> None:
+    """Let Locust's own views show the scenario's weights; the choice itself is made in ``get_next_task``."""
+    mix, rare_share = scenario.mix, scenario.contexts.rare_share
+
+    def share(weights: dict[str, float], name: str) -> float:
+        return weights.get(name, 0.0) / (sum(weights.values()) or 1)
+
+    tasks = {task.__name__: task for task in Patterns.tasks}
+    Patterns.tasks = [
+        task
+        for name, task in tasks.items()
+        for _ in range(
+            max(1, round(1000 * (rare_share * share(mix.rare, name) + (1 - rare_share) * share(mix.common, name))))
+        )
+    ]
