@@ -1,0 +1,1 @@
+"""How durations are counted: a mergeable histogram in integer microseconds."""
