@@ -61,7 +61,7 @@ def run(
     seed: Seed = "",
     out: Out = Path("runs"),
     ui: Annotated[
-        bool, typer.Option("--ui", help=f"Locust's web UI on {WEB_HOST}:{WEB_PORT} instead of headless.")
+        bool, typer.Option("--ui", help=f"Locust's web UI on {WEB_HOST}:{WEB_PORT}, not headless.")
     ] = False,
     release: Release = None,
     grpc_threads: Annotated[int | None, typer.Option(help="Inference threads of the embedded server's gRPC.")] = None,

@@ -43,7 +43,8 @@ class LocustRun:
         role = [] if not self.workers else ["--master", "--master-bind-host", "127.0.0.1"]
         if self.workers:
             role += ["--master-bind-port", str(port), "--expect-workers", str(self.workers)]
-        face = ["--web-host", WEB_HOST, "--web-port", str(WEB_PORT)] if self.web_ui else ["--headless", "--only-summary"]
+        web = ["--web-host", WEB_HOST, "--web-port", str(WEB_PORT)]
+        face = web if self.web_ui else ["--headless", "--only-summary"]
         target = ["--scenario", str(self.scenario), "--host", self.address]
         conductor = [*locust, *role, *face, *target, *self.arguments]
         worker = [*locust, "--worker", "--master-host", "127.0.0.1", "--master-port", str(port)]

@@ -22,8 +22,8 @@ WIDTH = 112
 FAILURES_SHOWN = 5
 """Records told in full words; the rest is in the files."""
 
-FATE_COLUMNS = 3
-"""As many fates have columns in the table of patterns."""
+_PATTERN_COLUMNS, _FATE_COLUMN = 84, 12
+"""How wide the table of patterns is without fates, and what each of them takes."""
 
 _STYLE = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.UNKNOWN: "yellow"}
 
@@ -37,7 +37,7 @@ _MEANING = {
 def render_text(view: RunView, width: int = WIDTH) -> str:
     """The report as plain text without colours."""
     console = Console(file=StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    console.print(report(view))
+    console.print(report(view, console.width))
     output = console.file
     assert isinstance(output, StringIO)
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
@@ -48,18 +48,18 @@ def print_report(view: RunView, console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console.width = WIDTH
-    console.print(report(view))
+    console.print(report(view, console.width))
 
 
-def report(view: RunView) -> Group:
+def report(view: RunView, width: int) -> Group:
     """The whole report as one thing that rich can print."""
-    return Group(*_parts(view))
+    return Group(*_parts(view, width))
 
 
-def _parts(view: RunView) -> Iterator[RenderableType]:
+def _parts(view: RunView, width: int) -> Iterator[RenderableType]:
     yield _headline(view)
     yield from _reasons(view)
-    yield from _patterns(view)
+    yield from _patterns(view, width)
     yield _account(view)
     yield _audit(view)
     yield from _failures(view)
@@ -107,13 +107,13 @@ def _hanging(text: Text) -> RenderableType:
     return grid
 
 
-def _patterns(view: RunView) -> Iterator[Table]:
+def _patterns(view: RunView, width: int) -> Iterator[Table]:
     fates = [fate for fate, _ in view.total.other_fates]
-    # More columns than these do not fit into WIDTH: then the fates get a table of their own.
-    own_columns = fates if len(fates) <= FATE_COLUMNS else []
+    # Where they do not fit, the fates get a table of their own.
+    own_columns = fates if _PATTERN_COLUMNS + _FATE_COLUMN * len(fates) <= width else []
     table = _table("Patterns")
     table.add_column("pattern", no_wrap=True)
-    for name in ("sequences", "finished", "steps"):
+    for name in ("sequences", "steps"):
         table.add_column(name, justify="right", no_wrap=True)
     for fate in own_columns:
         table.add_column(fate.label.replace("_", "\n"), justify="right", style=_fate_style(fate), no_wrap=True)
@@ -135,7 +135,6 @@ def _pattern_cells(row: PatternRow, fates: list[Fate]) -> list[str]:
     return [
         tame(row.name),
         number(account.sequences_planned),
-        number(row.finished),
         number(account.steps_sent),
         *(number(account.fates[fate]) for fate in fates),
         percent(row.ok_percent),
@@ -227,5 +226,6 @@ def _table(title: str, *, show_header: bool = True) -> Table:
         box=SIMPLE_HEAD,
         show_header=show_header,
         pad_edge=False,
+        collapse_padding=True,
         expand=False,
     )

@@ -46,9 +46,9 @@ class Progress:
         share = f"{total.fates[Fate.OK] / settled:.2%} ok" if settled else "no step yet"
         others = [f"{fate.label} {total.fates[fate]:,}" for fate in Fate if fate is not Fate.OK and total.fates[fate]]
         mark = "!" if any(total.fates[fate] for fate in FAILING_FATES) else " "
-        elapsed = int(self._conductor.elapsed_s)
+        minutes, seconds = divmod(int(self._conductor.elapsed_s), 60)
         return (
-            f"{mark}{elapsed // 60:02d}:{elapsed % 60:02d}  {ended:,} sequences ({rate:,.0f}/s)  {settled:,} steps: {share}"
+            f"{mark}{minutes:02d}:{seconds:02d}  {ended:,} sequences ({rate:,.0f}/s)  {settled:,} steps: {share}"
             + "".join(f", {other}" for other in others)
             + (f"  p99 {total.response.percentile(99) / 1000:,.1f} ms" if total.response.count else "")
         )

@@ -8,7 +8,7 @@ from locust.exception import StopUser
 
 from seqstress.scenario import Scenario
 from seqstress.swarm import events
-from seqstress.swarm.worker_run import WorkerRun
+from seqstress.swarm.worker_run import Member, WorkerRun
 
 
 class Patterns(TaskSet):
@@ -63,18 +63,20 @@ class SequenceUser(User):
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self.iterations = 0
+        self.run_on_worker: WorkerRun
+        self.member: Member
 
     def on_start(self) -> None:
         """Join the run: contexts and seeds come from this user's number on its worker."""
-        self.run_on_worker = WorkerRun.of(self.environment)
-        if self.run_on_worker is None:
+        run = WorkerRun.of(self.environment)
+        if run is None:
             raise StopUser  # the run was refused: its reason has been told
-        patterns = frozenset(task.__name__ for task in Patterns.tasks)
-        self.member = self.run_on_worker.join(patterns)
+        self.run_on_worker = run
+        self.member = run.join(frozenset(task.__name__ for task in Patterns.tasks))
 
     def on_stop(self) -> None:
         """Leave the run; streams end in good order."""
-        if self.run_on_worker is not None:
+        if hasattr(self, "member"):
             self.run_on_worker.leave(self.member)
             events.user_left.fire(environment=self.environment, user=self)
 
@@ -98,16 +100,13 @@ class SequenceUser(User):
 
 def weigh_tasks(scenario: Scenario) -> None:
     """Let Locust's own views show the scenario's weights; the choice itself is made in ``get_next_task``."""
-    mix, rare_share = scenario.mix, scenario.contexts.rare_share
+    mix, rare = scenario.mix, scenario.contexts.rare_share
 
     def share(weights: dict[str, float], name: str) -> float:
         return weights.get(name, 0.0) / (sum(weights.values()) or 1)
 
-    tasks = {task.__name__: task for task in Patterns.tasks}
-    Patterns.tasks = [
-        task
-        for name, task in tasks.items()
-        for _ in range(
-            max(1, round(1000 * (rare_share * share(mix.rare, name) + (1 - rare_share) * share(mix.common, name))))
-        )
-    ]
+    weighted = []
+    for name, method in {method.__name__: method for method in Patterns.tasks}.items():
+        per_mille = 1000 * (rare * share(mix.rare, name) + (1 - rare) * share(mix.common, name))
+        weighted += [method] * max(1, round(per_mille))  # one at least: another scenario may come in this process
+    Patterns.tasks = weighted

@@ -4,6 +4,7 @@ Each comes as the ``tritonserver`` binary inside a wheel of ``nvidia-pytriton``;
 Triton was seen from the servers' own metadata.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -145,11 +146,7 @@ def install(release: str) -> Path:
 
 def _pip_install(target: Path, requirements: list[str]) -> None:
     """Install wheels alone: a release's own dependencies would clash, and the binary needs none of them."""
-    uv = shutil.which("uv")
-    installer = (
-        [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
-    )
-    command = [*installer, "--no-deps", "--only-binary", ":all:", "--target", str(target), *requirements]
+    command = [*_installer(), "--no-deps", "--only-binary", ":all:", "--target", str(target), *requirements]
     environment = {name: value for name, value in os.environ.items() if name != "PIP_REQUIRE_HASHES"}
     try:
         done = subprocess.run(
@@ -160,3 +157,17 @@ def _pip_install(target: Path, requirements: list[str]) -> None:
     if done.returncode:
         tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
         raise PreflightError(f"installing {requirements[0]} failed:\n{tail}")
+
+
+def _installer() -> list[str]:
+    """uv where it is there, else this environment's pip, else that of the Python under it."""
+    uv = shutil.which("uv")
+    if uv:
+        return [uv, "pip", "install", "--python", sys.executable]
+    base = Path(sys.base_prefix) / "bin" / f"python{PYTHON}"
+    for python in (sys.executable, str(base)):
+        probe = [python, "-m", "pip", "--version"]
+        with contextlib.suppress(OSError):
+            if subprocess.run(probe, capture_output=True, timeout=60, check=False).returncode == 0:
+                return [python, "-m", "pip", "install"]
+    raise PreflightError("neither uv nor pip is here to install another release of Triton: pip install uv")

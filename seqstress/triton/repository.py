@@ -20,6 +20,9 @@ _CONFIG_TYPES = {
     Dtype.BYTES: "TYPE_STRING",
 }
 
+_WITHOUT_PRESERVE_ORDERING = frozenset({"2.36"})
+"""Releases whose model_config.proto has no such field in StrategyOldest: the whole server refuses to start."""
+
 
 class Strategy(Enum):
     """How Triton schedules sequences onto an instance (ModelSequenceBatching in model_config.proto)."""
@@ -114,6 +117,25 @@ def specs_named(names: Iterable[str]) -> tuple[ModelSpec, ...]:
             f"no model named {', '.join(map(repr, unknown))} ships with seqstress. Known: {', '.join(MODELS)}"
         )
     return tuple(MODELS[name] for name in wanted)
+
+
+def servable_models(release: str | None) -> tuple[ModelSpec, ...]:
+    """The shipped models that ``release`` (None: the installed one) can serve."""
+    return tuple(spec for spec in MODELS.values() if _is_servable(spec, release))
+
+
+def require_servable(specs: Iterable[ModelSpec], release: str | None) -> None:
+    """Raise PreflightError for a spec that needs what ``release`` does not know."""
+    for spec in specs:
+        if not _is_servable(spec, release):
+            raise PreflightError(
+                f"model {spec.name!r} needs preserve_ordering, which Triton {release} does not know:"
+                " take another model or a newer --release"
+            )
+
+
+def _is_servable(spec: ModelSpec, release: str | None) -> bool:
+    return not spec.preserve_ordering or release not in _WITHOUT_PRESERVE_ORDERING
 
 
 def write_repository(directory: Path, specs: Iterable[ModelSpec]) -> None:

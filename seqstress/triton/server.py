@@ -13,13 +13,13 @@ import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import NoReturn, Self
+from typing import BinaryIO, NoReturn, Self
 
 from seqstress.errors import PreflightError, ServerError
 from seqstress.triton import supervisor
 from seqstress.triton.host import require_host
 from seqstress.triton.releases import Installation
-from seqstress.triton.repository import MODELS, ModelSpec, specs_named, write_repository
+from seqstress.triton.repository import ModelSpec, require_servable, servable_models, specs_named, write_repository
 from seqstress.triton.staging import Stage, stage
 
 TAIL_LINES = 30
@@ -27,10 +27,13 @@ TAIL_LINES = 30
 USER_GRACE_S = 8.0
 """What a person's own models get for their ``finalize``: an idle server needs 3 to 4 s to end cleanly."""
 
+_TAIL_BYTES = 64 * 1024
 _POLL_S = 0.02
 _PROBE_TIMEOUT_S = 2.0
 _STOP_TIMEOUT_S = 12.0
 _PORT_ATTEMPTS = 3
+_LOG_LINES = 2_000
+_LOAD_FAILURES = ("failed to load '", "Poll failed for model directory")
 _BIND_ERRORS = ("address already in use", "failed to start", "unable to bind", "failed to bind")
 
 
@@ -75,6 +78,7 @@ class TritonServer:
         self._pid = 0
         self._folder: Path | None = None
         self._log_path: Path | None = log_path
+        self._log: BinaryIO | None = None
         self._last_tail = ""
         self._shm_prefix = ""
         self._returncode: int | None = None
@@ -123,11 +127,9 @@ class TritonServer:
 
     def log_tail(self, lines: int = TAIL_LINES) -> str:
         """The last lines of Triton's log, also after the end."""
-        if self._log_path is not None:
-            with contextlib.suppress(OSError), self._log_path.open("rb") as log:
-                log.seek(0, os.SEEK_END)
-                log.seek(max(0, log.tell() - 64 * 1024))
-                self._last_tail = log.read().decode(errors="replace")
+        if self._log is not None and not self._log.closed:
+            self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            self._last_tail = self._log.read().decode(errors="replace")
         return "\n".join(self._last_tail.rstrip().splitlines()[-lines:])
 
     def __enter__(self) -> Self:
@@ -150,6 +152,7 @@ class TritonServer:
         installation = require_host(self._release, host=self._host, ports=self._fixed_ports)
         if self._repository is not None and not self._repository.is_dir():
             raise PreflightError(f"the model repository {self._repository} is no folder")
+        require_servable(self._specs, self._release)
         if self._grpc_threads is not None:
             require_option(installation, "grpc-infer-thread-count")
         for attempt in range(1, _PORT_ATTEMPTS + 1):
@@ -186,6 +189,8 @@ class TritonServer:
             _ = self.returncode
             self._clear_after(process)
             self._process = None
+            if self._log is not None:
+                self._log.close()
 
     def _start_once(self, installation: Installation) -> None:
         token = uuid.uuid4().hex[:12]
@@ -211,12 +216,15 @@ class TritonServer:
         assert self._log_path is not None
         arguments = [str(os.getpid()), self._shm_prefix, str(self._folder), *command]
         with self._log_path.open("wb") as log:
+            # Kept open: the supervisor removes the folder as soon as the server is gone, which we still want to read of.
+            self._log = self._log_path.open("rb")
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", supervisor.__file__, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
+                cwd=self._folder,  # the stubs search it for modules before anything else
                 start_new_session=True,
             )
 
@@ -253,7 +261,11 @@ class TritonServer:
         paths = ["/v2/health/ready", *(f"/v2/models/{spec.name}/ready" for spec in self._specs)]
         deadline = time.monotonic() + self._startup_timeout_s
         while paths:
-            if not self.is_running:
+            ended = not self.is_running
+            failure = self._load_failure()
+            if failure:  # Triton would now unload what it has loaded, which takes seconds, and end
+                raise ServerError(f"a model failed to load: {failure}", self.log_tail())
+            if ended:
                 raise ServerError(
                     f"tritonserver ended while starting (exit code {self.returncode})", self.log_tail()
                 )
@@ -267,6 +279,11 @@ class TritonServer:
                 del paths[0]
             else:
                 time.sleep(_POLL_S)
+
+    def _load_failure(self) -> str | None:
+        """The line of the log that says why a model cannot be served, if there is one."""
+        lines = self.log_tail(_LOG_LINES).splitlines()
+        return next((line for line in lines if any(mark in line for mark in _LOAD_FAILURES)), None)
 
     def _answers_ok(self, path: str) -> bool:
         connection = http.client.HTTPConnection(
@@ -353,14 +370,14 @@ def serve(
 ) -> int:
     """Serve until Ctrl-C or SIGTERM (exit code 0) or until the server dies by itself (1).
 
-    ``models`` are names of ours (None: all); ``model_repository`` is a folder of anybody's instead. Raises as
+    ``models`` are names of ours (None: all that the release can serve); ``model_repository`` is a folder of anybody's instead. Raises as
     ``TritonServer.start`` does, and PreflightError for unknown names.
     """
     if model_repository is not None and models is not None:
         raise PreflightError(
             "--models names models of seqstress, --model-repository a folder of yours: give one"
         )
-    specs = tuple(MODELS.values()) if models is None else specs_named(models)
+    specs = servable_models(release) if models is None else specs_named(models)
     server = TritonServer(
         model_repository or specs,
         release=release,

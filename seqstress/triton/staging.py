@@ -1,19 +1,18 @@
-"""Lays out what one tritonserver process needs on disk: its backend folder, libpython, its environment."""
+"""Lays out what one tritonserver process needs on disk: its backend folder, libpython, its Python environment."""
 
 import os
+import site
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqstress.triton.libpython import SONAME, find_libpython
+from seqstress.triton.libpython import PYTHON, SONAME, find_libpython
 from seqstress.triton.releases import Installation
-
-_PRELUDE = Path(__file__).parent / "models" / "stub_prelude.py"
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a server's parts were laid out, and the environment that makes it and its stubs find them."""
+    """Where a server's parts were laid out, and the environment variables that make it and its stubs find them."""
 
     backends: Path
     environment: dict[str, str]
@@ -22,33 +21,43 @@ class Stage:
 def stage(installation: Installation, folder: Path) -> Stage:
     """Lay out ``installation`` in ``folder``.
 
-    The backend's library and the stub are symlinks, since both find the wheel's libraries relative to where
-    they really are. libpython gets a folder of its own, so that nothing beside it can shadow the server's
-    libraries.
+    The backend's library and the stub are symlinks, since both find the wheel's libraries relative to where they
+    really are. libpython gets a folder of its own, so that nothing beside it can shadow the server's libraries.
     """
-    python = folder / "backends" / "python"
-    python.mkdir(parents=True)
+    backends, libraries, python = folder / "backends", folder / "lib", folder / "python"
+    (backends / "python").mkdir(parents=True)
     backend = installation.python_backend
-    for source in (backend / "libtriton_python.so", installation.stub):
-        (python / source.name).symlink_to(source)
-    utils = "triton_python_backend_utils.py"
-    prelude = (
-        f"STUB_PATH = {[str(path) for path in installation.stub_path]!r}\n{_PRELUDE.read_text('utf-8')}\n"
-    )
-    (python / utils).write_text(prelude + (backend / utils).read_text("utf-8"), "utf-8")
-    libraries = folder / "lib"
+    utils = backend / "triton_python_backend_utils.py"
+    for source in (backend / "libtriton_python.so", utils, installation.stub):
+        (backends / "python" / source.name).symlink_to(source)
     libraries.mkdir()
     libpython = find_libpython()
     if libpython is not None:
         (libraries / SONAME).symlink_to(libpython)
-    return Stage(folder / "backends", _environment(libraries))
-
-
-def _environment(libraries: Path) -> dict[str, str]:
+    _make_stub_python(python, installation.stub_path)
     environment = dict(os.environ)
     for name in ("PYTHONHOME", "PYTHONPATH"):
         environment.pop(name, None)
     environment["LD_LIBRARY_PATH"] = str(libraries)
-    # The interpreter inside a stub finds its standard library and packages by the first python on PATH.
-    environment["PATH"] = f"{sys.prefix}/bin{os.pathsep}{environment.get('PATH', os.defpath)}"
-    return environment
+    environment["PATH"] = f"{python / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    return Stage(backends, environment)
+
+
+def _make_stub_python(folder: Path, first_on_path: tuple[Path, ...]) -> None:
+    """A virtual environment that sees what this one sees, after the packages of ``first_on_path``.
+
+    The interpreter inside a stub is isolated: it ignores PYTHONPATH and PYTHONDONTWRITEBYTECODE. But it takes the
+    first python3 on PATH for its own, so the ``.pth`` file of that one's site-packages can say both. No bytecode is
+    written, since a person's model repository is served as it is, never written to.
+    """
+    packages = folder / "lib" / f"python{PYTHON}" / "site-packages"
+    packages.mkdir(parents=True)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python3").symlink_to(Path(sys.base_prefix) / "bin" / f"python{PYTHON}")
+    settings = f"home = {sys.base_prefix}/bin\ninclude-system-site-packages = false\n"
+    (folder / "pyvenv.cfg").write_text(settings, encoding="utf-8")
+    lines = [
+        f"import sys; sys.dont_write_bytecode = True; sys.path[:0] = {[str(path) for path in first_on_path]!r}",
+        f"import site; list(map(site.addsitedir, {site.getsitepackages()!r}))",  # a .pth line has no nested scopes
+    ]
+    (packages / "seqstress.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")

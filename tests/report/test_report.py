@@ -155,9 +155,10 @@ def test_the_cpu_of_a_lone_process_is_counted_once(good, monkeypatch):
     assert lone.client_cpu_s == pytest.approx(0.002)
 
 
-@pytest.mark.parametrize("width", [100, 112, 120])
+@pytest.mark.parametrize("width", [90, 100, 112, 120])
 def test_the_text_fits_its_width_and_names_what_matters(bad, width):
     text = render_text(bad, width)
+    assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
     for needed in ("FAIL", "wrong_result", "every sum holds", "Audit", "--seed 42", "idle 1", "allowed expired"):
         assert needed in text
