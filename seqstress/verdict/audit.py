@@ -105,8 +105,9 @@ def audit(ledger: Ledger, before: ModelStatistics, after: ModelStatistics, *, te
     succeeded = count[AnswerClass.VALUE] + count[AnswerClass.MODEL_ERROR]
     failed = count[AnswerClass.REJECTED] + count[AnswerClass.BACKEND]
     empty = count[AnswerClass.EMPTY]
-    sent = sum(account.steps_sent for account in ledger.patterns.values())
-    undelivered = max(0, sent - ledger.answered)
+    # By whichever of our two counts knows of more answers: one lost from either book must not widen the
+    # bounds.
+    undelivered = max(0, ledger.sent - max(ledger.answered, ledger.answered_in_time))
     unplaced = 0 if tells_error_models else count[AnswerClass.ENQUEUE_ERROR]
     executions = sum(executed for _, executed in delta.batches)
     in_batches = sum(size * executed for size, executed in delta.batches)

@@ -208,7 +208,7 @@ class Ledger:
 
     Per step the executor touches only the pattern's account and ``answer``. The sums that must hold once a
     run is over, per pattern: planned = sent + not sent; sent = Σ fates; planned sequences = Σ ends; and in
-    total Σ answers ≤ sent.
+    total Σ answers ≤ sent, and Σ answers = steps answered in time + requests answered late.
     """
 
     __slots__ = ("_kept", "answers", "failures", "patterns", "strays")
@@ -264,9 +264,19 @@ class Ledger:
         return total
 
     @property
+    def sent(self) -> int:
+        """How many steps were sent."""
+        return sum(account.steps_sent for account in self.patterns.values())
+
+    @property
     def answered(self) -> int:
-        """How many requests were answered in full."""
+        """How many requests were answered in full, in time or late, by the classes of their answers."""
         return sum(self.answers)
+
+    @property
+    def answered_in_time(self) -> int:
+        """How many steps have a fate that an answer gave them, by the patterns' accounts."""
+        return sum(account.response.count for account in self.patterns.values())
 
     def imbalances(self, live: bool = False) -> list[str]:
         """Every sum that does not hold, in words. ``live``: while the run goes on, what is still open may be
@@ -274,9 +284,13 @@ class Ledger:
         found = [
             f"{name}: {text}" for name, account in sorted(self.patterns.items()) for text in account.imbalances(live)
         ]
-        sent = sum(account.steps_sent for account in self.patterns.values())
-        if self.answered > sent:
-            found.append(f"{self.answered} answered requests, but only {sent} were sent")
+        if self.answered > self.sent:
+            found.append(f"{self.answered} answered requests, but only {self.sent} were sent")
+        in_time, late = self.answered_in_time, self.strays[Stray.LATE]
+        if not in_time <= self.answered <= in_time + late:
+            found.append(
+                f"{self.answered} answered requests, but {in_time} steps answered in time and {late} late answers"
+            )
         return found
 
     def merge(self, other: "Ledger") -> None:

@@ -53,7 +53,7 @@ class RunRecord:
     @property
     def sent(self) -> int:
         """How many steps were sent in all."""
-        return sum(account.steps_sent for account in self.ledger.patterns.values())
+        return self.ledger.sent
 
 
 def verdict(

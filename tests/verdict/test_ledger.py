@@ -74,7 +74,17 @@ def test_every_sum_that_does_not_hold_is_told(spoil, told):
 def test_more_answers_than_requests_do_not_balance():
     ledger = ledger_of({Fate.OK: 2})
     ledger.answer(value())
-    assert ledger.imbalances() == ["3 answered requests, but only 2 were sent"]
+    assert "3 answered requests, but only 2 were sent" in ledger.imbalances()
+
+
+@pytest.mark.parametrize(("change", "late"), [(-1, 0), (1, 0), (2, 1)])
+def test_answers_that_no_step_had_and_steps_whose_answer_is_missing_do_not_balance(change, late):
+    ledger = ledger_of({Fate.OK: 2, Fate.TIMEOUT: 2})
+    ledger.answers[AnswerClass.VALUE] += change
+    ledger.strays[Stray.LATE] = late
+    assert ledger.imbalances() == [
+        f"{2 + change} answered requests, but 2 steps answered in time and {late} late answers"
+    ]
 
 
 def test_what_is_still_open_is_no_imbalance_while_the_run_goes_on():

@@ -73,6 +73,7 @@ def test_an_expired_step_is_told_with_its_causes():
         account.plan(1, 0)
         account.sent(1)
         account.expired(cause, 1, 1)
+        ledger.answer(value())
     (reason,) = judge(ledger).reasons
     assert "(reset 2, idle 1)" in reason.text
 
@@ -188,4 +189,4 @@ def test_a_metric_that_does_not_exist_is_refused():
 def test_more_answers_than_requests_are_an_imbalance():
     ledger = ledger_of({Fate.OK: 5})
     ledger.answer(value())
-    assert rules_of(judge(ledger), Outcome.UNKNOWN) == ["account"]
+    assert set(rules_of(judge(ledger), Outcome.UNKNOWN)) == {"account"}
