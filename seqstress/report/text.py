@@ -44,11 +44,12 @@ def render_text(view: RunView, width: int = WIDTH) -> str:
 
 
 def print_report(view: RunView, console: Console | None = None) -> None:
-    """Print the report, in colours where the console is a terminal."""
+    """Print the report: in colours on a terminal, elsewhere as plain text of WIDTH columns."""
     console = console or Console()
-    if not console.is_terminal:
-        console.width = WIDTH
-    console.print(report(view, console.width))
+    if console.is_terminal:
+        console.print(report(view, console.width))
+    else:
+        console.file.write(render_text(view))
 
 
 def report(view: RunView, width: int) -> Group:
@@ -196,7 +197,7 @@ def _audit(view: RunView) -> RenderableType:
     table.add_column("expected", justify="right", no_wrap=True)
     table.add_column("server", justify="right", no_wrap=True)
     table.add_column("")
-    table.add_column("must equal", ratio=1)
+    table.add_column("what it must be", ratio=1)
     for row in audit.rows:
         mark = Text("✓", style="green") if row.holds else Text("✗ differs", style="bold red")
         table.add_row(row.name, expected(row), number(row.observed), mark, row.law)

@@ -138,12 +138,18 @@ def audit(ledger: Ledger, before: ModelStatistics, after: ModelStatistics, *, te
             delta.inference_count,
             delta.success,
             delta.success,
-            "success, at batch size 1 each",
+            "success: every request is a batch of one",
         ),
         _row("queue.count", delta.queue_count, delta.success, delta.success, "success"),
         _row("compute_infer.count", delta.compute_infer_count, delta.success, delta.success, "success"),
         _row("Σ batch_stats", executions, delta.execution_count, delta.execution_count, "execution_count"),
-        _row("Σ size × batch_stats", in_batches, delta.inference_count, None, "at least inference_count"),
+        _row(
+            "Σ size × batch_stats",
+            in_batches,
+            delta.inference_count,
+            None,
+            "at least inference_count: null requests fill empty slots",
+        ),
     )
 
 

@@ -4,10 +4,12 @@ import json
 import os
 import re
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import jsonschema
 import pytest
+from rich.console import Console
 
 from seqstress.metrics.histogram import Histogram
 from seqstress.plan.capacity import estimate
@@ -16,7 +18,7 @@ from seqstress.report.figures import duration, number, percent, tame
 from seqstress.report.files import run_directory, write_atomically, write_run
 from seqstress.report.html import chart_of, render_html
 from seqstress.report.summary import summarize, summary_schema
-from seqstress.report.text import render_text
+from seqstress.report.text import print_report, render_text
 from seqstress.report.view import RunFacts, RunView
 from seqstress.scenario import parse_scenario
 from seqstress.verdict.audit import ModelStatistics, audit
@@ -162,6 +164,14 @@ def test_the_text_fits_its_width_and_names_what_matters(bad, width):
     assert max(map(len, text.splitlines())) <= width
     for needed in ("FAIL", "wrong_result", "every sum holds", "Audit", "--seed 42", "idle 1", "allowed expired"):
         assert needed in text
+
+
+def test_a_log_gets_plain_text_and_a_terminal_gets_colours(bad):
+    log, terminal = StringIO(), StringIO()
+    print_report(bad, Console(file=log))
+    print_report(bad, Console(file=terminal, force_terminal=True, width=120, color_system="standard"))
+    assert log.getvalue() == render_text(bad)
+    assert "\x1b[" in terminal.getvalue()
 
 
 def test_the_text_of_a_good_run_shows_no_failing_column(good):
