@@ -79,7 +79,9 @@ def estimate(
 
     def held_s(cycle_s: float) -> float:
         """The slot time that an average plan takes while users go round in ``cycle_s``."""
-        return starts * sequence_s + sum(kind.abandoned * kind.hold_s(cycle_s, idle_limit_s) for kind in kinds)
+        return starts * sequence_s + sum(
+            kind.abandoned * kind.hold_s(cycle_s, sequence_s, idle_limit_s) for kind in kinds
+        )
 
     plans_per_s = _most_plans_per_s(slots, users, held_s) if starts else inf
     cycle_s = max(own_s, users / plans_per_s)
@@ -127,33 +129,41 @@ class _Kind(NamedTuple):
         keeps_id = scenario.ids.policy is IdPolicy.FIXED
         return cls(sequences, starts, abandoned, kind.size, kind.share, rotates=kind.first > 0, keeps_id=keeps_id)
 
-    def hold_s(self, cycle_s: float, idle_limit_s: float) -> float:
-        """How long an abandoned sequence holds its slot: the mean of the idle limit or the next START, if sooner."""
+    def hold_s(self, cycle_s: float, sequence_s: float, idle_limit_s: float) -> float:
+        """How long an abandoned sequence goes on holding its slot: for the idle limit, or to the next START if sooner.
+
+        The context comes again so many cycles after the sequence of ``sequence_s`` began.
+        """
         if not self.keeps_id:
             return idle_limit_s
+        latest_s = sequence_s + idle_limit_s
         if self.rotates:
-            return min(cycle_s * self.size / self.share, idle_limit_s)
-        # The context is among a user's next plans with the same chance each time: a geometric distribution.
-        missed = 1 - self.share / self.size
-        whole_cycles = floor(idle_limit_s / cycle_s)
-        missed_all = missed**whole_cycles
-        return cycle_s * (1 - missed_all) / (1 - missed) + missed_all * (idle_limit_s - whole_cycles * cycle_s)
-
-
-def _most_plans_per_s(slots: int, users: int, held_s: Callable[[float], float]) -> float:
-    """Where the slot time that users ask for at that pace is what the slots have; it grows with the pace."""
-    low, high = 0.0, slots / held_s(_NO_TIME)
-    for _ in range(60):
-        middle = (low + high) / 2
-        if middle * held_s(users / middle) < slots:
-            low = middle
+            end_s = min(cycle_s * self.size / self.share, latest_s)
         else:
-            high = middle
-    return high
+            # The context is among a user's next plans with the same chance each time: a geometric distribution.
+            missed = 1 - self.share / self.size
+            whole_cycles = floor(latest_s / cycle_s)
+            missed_all = missed**whole_cycles
+            end_s = cycle_s * (1 - missed_all) / (1 - missed) + missed_all * (latest_s - whole_cycles * cycle_s)
+        return max(0.0, end_s - sequence_s)
 
 
 _NO_TIME: Final = 1e-9
 """A cycle so short that a kept ID is taken over at once: the least that a plan can hold."""
+
+
+def _most_plans_per_s(slots: int, users: int, held_s: Callable[[float], float]) -> float:
+    """The pace at which users ask for all the slot time that there is; what they ask for grows with the pace."""
+    low, high = 0.0, slots / held_s(_NO_TIME)
+    # Where users can hold no more than the slots at any pace, only rounding would find them beyond.
+    enough = slots * (1 + 1e-9)
+    for _ in range(60):
+        middle = (low + high) / 2
+        if middle * held_s(users / middle) <= enough:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def _pause_s(scenario: Recipe) -> float:

@@ -66,6 +66,8 @@ def _contexts(scenario: Scenario) -> Iterator[Contradiction]:
 
 def _mix(scenario: Scenario) -> Iterator[Contradiction]:
     contexts, mix = scenario.contexts, scenario.mix
+    if not contexts.common and not contexts.rare:
+        return
     for kind, count, weights in (("common", contexts.common, mix.common), ("rare", contexts.rare, mix.rare)):
         key = f"mix.{kind}"
         yield from _unknown(key, "pattern", weights, PATTERNS)

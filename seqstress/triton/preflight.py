@@ -79,7 +79,12 @@ def examine(control: Control, scenario: Scenario, source: str) -> Target:
             f"no server can be reached: {error}. Check host and port, or start one with `seqstress serve`"
         ) from error
     except RpcError as error:
-        raise PreflightError(f"the server refused to tell about itself: {error}") from error
+        if error.code == UNIMPLEMENTED:
+            raise PreflightError(
+                f"what answers there speaks gRPC, but not all of the KServe v2 protocol as NVIDIA Triton does: "
+                f"{error.message}. Give the gRPC address of a Triton server"
+            ) from error
+        raise PreflightError(f"the server cannot tell about itself: {error}. Look at its log") from error
 
 
 def check(scenario: Scenario, config: Any, source: str) -> Target:
@@ -163,37 +168,41 @@ def _contradictions(scenario: Scenario, config: Any) -> Iterator[Contradiction]:
         yield Contradiction(
             "model.name", f"the model needs {len(inputs)} inputs ({names}) at once", "Name a model with one input"
         )
-    yield from _tensor("input", scenario.model.input, config.input, scenario.model.shape)
-    yield from _tensor("output", scenario.model.output, config.output, scenario.model.shape)
+    yield from _tensor("input", scenario.model.input, config.input)
+    yield from _tensor("output", scenario.model.output, config.output)
+    yield from _shape(scenario, config)
     yield from _dtypes(scenario, config)
     yield from _sequences(scenario, config)
 
 
-def _tensor(
-    kind: str, wanted: str | None, tensors: Sequence[Any], shape: tuple[int, ...] | None
-) -> Iterator[Contradiction]:
+def _tensor(kind: str, wanted: str | None, tensors: Sequence[Any]) -> Iterator[Contradiction]:
     key = f"model.{kind}"
     names = [tensor.name for tensor in tensors]
-    tensor = _chosen(wanted, tensors)
-    if tensor is not None:
-        yield from _shape(kind, tensor, shape)
-    elif wanted is not None:
+    if _chosen(wanted, tensors) is not None:
+        return
+    if wanted is not None:
         yield Contradiction(key, f"the model has no {kind} {wanted!r}", suggestion(wanted, names))
     else:
-        remedy = f"Name one of {', '.join(names)}" if names else "Name a model with both"
+        remedy = f"Name one of {', '.join(names)}" if names else "Name a model that has one"
         yield Contradiction(key, f"the model has {len(names)} {kind}s", remedy)
 
 
-def _shape(kind: str, tensor: Any, wanted: tuple[int, ...] | None) -> Iterator[Contradiction]:
-    dims = tuple(tensor.dims)
-    if wanted is None:
-        return
-    if len(wanted) != len(dims) or any(dim not in (-1, size) for dim, size in zip(dims, wanted, strict=True)):
+def _shape(scenario: Scenario, config: Any) -> Iterator[Contradiction]:
+    wanted = scenario.model.shape
+    tensors = _chosen(scenario.model.input, config.input), _chosen(scenario.model.output, config.output)
+    for tensor in tensors:
+        if tensor is None or wanted is None or _fits(wanted, tensor.dims):
+            continue
         yield Contradiction(
             "model.shape",
-            f"{list(wanted)} does not fit the {kind} {tensor.name!r}, which has dims {list(dims)}",
-            "Leave shape out to take the model's, and leave the batch dimension out of it",
+            f"{list(wanted)} does not fit the tensor {tensor.name!r}, which has dims {list(tensor.dims)}",
+            "Leave shape out to take the model's; the batch dimension never belongs into it",
         )
+        return
+
+
+def _fits(shape: tuple[int, ...], dims: Sequence[int]) -> bool:
+    return len(shape) == len(dims) and all(dim in (-1, size) for dim, size in zip(dims, shape, strict=True))
 
 
 def _dtypes(scenario: Scenario, config: Any) -> Iterator[Contradiction]:
