@@ -1,6 +1,8 @@
 """Preflight: every way in which a model contradicts a scenario is one clear message, before any load."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +11,14 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from seqstress.errors import ConnectError, InputError, PreflightError, RpcError, ScenarioError
 from seqstress.protocol import Binding, Dtype, TensorSpec
-from seqstress.scenario import Scenario, ScenarioListError, parse_scenario
+from seqstress.scenario import Scenario, ScenarioListError, load_scenario, parse_scenario
 from seqstress.triton.control import NOT_FOUND, UNAVAILABLE, UNIMPLEMENTED, Control
 from seqstress.triton.preflight import StateKey, Strategy, check, examine, slots_of
+from seqstress.triton.server import TritonServer
+from seqstress.wire.transport import Http2Transport
 from tests.triton.test_control import TableTransport
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
 MODEL = """
 name: "m"
@@ -254,3 +260,28 @@ def test_no_server_at_all_says_how_to_start_one() -> None:
 
 def test_a_server_that_is_not_live_is_refused() -> None:
     assert "not live" in refusal(server(ServerLive=service_pb2.ServerLiveResponse(live=False)), "m")
+
+
+@pytest.fixture(scope="module")
+def real_control(triton_server: TritonServer) -> Iterator[Control]:
+    with closing(Http2Transport(triton_server.grpc_target, tls=None, metadata=(), connect_timeout_s=5)) as transport:
+        yield Control(transport)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_scenario_fits_the_embedded_server(path: Path, real_control: Control) -> None:
+    target = examine(real_control, load_scenario(path), str(path))
+    assert target.slots == (4 if path.stem == "l0" else 8)
+    assert target.warnings == ()
+
+
+@pytest.mark.real
+def test_triton_says_which_models_it_has(real_control: Control) -> None:
+    assert "Did you mean 'int32'?" in refusal(real_control, "int31")
+
+
+@pytest.mark.real
+def test_tritons_batches_add_up_to_its_executions(real_control: Control) -> None:
+    statistics = real_control.model_statistics("direct")
+    assert statistics.execution_count == sum(executions for _, executions in statistics.batches)
