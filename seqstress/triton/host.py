@@ -1,5 +1,6 @@
 """What the embedded server needs of this machine, told in one sentence for each thing that is missing."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -14,11 +15,13 @@ from pathlib import Path
 from seqstress.errors import PreflightError
 from seqstress.triton.libpython import PACKAGE, SONAME, find_libpython
 from seqstress.triton.releases import Installation, locate
-from seqstress.triton.staging import stage
+from seqstress.triton.staging import Stage, stage
 
 GLIBC = (2, 35)
 """The wheels of nvidia-pytriton are tagged manylinux_2_35."""
 MACHINES = ("x86_64", "aarch64")
+
+_PROBE_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +107,21 @@ def port_problems(host: str, ports: Iterable[int | None]) -> Iterator[Problem]:
             )
 
 
+def free_ports(host: str, ports: tuple[int | None, int | None, int | None]) -> tuple[int, int, int]:
+    """``ports`` with each None replaced by a port that is free now; all differ."""
+    with contextlib.ExitStack() as held:
+        chosen = []
+        for port in ports:
+            if port is None:
+                probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+                probe.bind((host, 0))
+                port = int(probe.getsockname()[1])
+            chosen.append(port)
+    return chosen[0], chosen[1], chosen[2]
+
+
 def stub_problems(installation: Installation) -> Iterator[Problem]:
     """What keeps a model's process from loading. Triton says nothing: its model just never becomes ready."""
-    numpy = installation.numpy_version()
-    if numpy is None or _numbers(numpy) >= (2,):
-        yield Problem(
-            "numpy",
-            f"the model stubs need numpy<2 and would find {numpy or 'none'}, with which every answer is"
-            " empty: pip install 'numpy<2'",
-        )
     if find_libpython() is None:
         yield Problem(
             "libpython",
@@ -120,26 +129,46 @@ def stub_problems(installation: Installation) -> Iterator[Problem]:
             " (or, without root: python -m seqstress.triton.libpython)",
         )
         return
-    missing = _missing_libraries(installation)
-    if missing:
-        yield Problem(
-            "libraries",
-            f"the model stub cannot load, this machine lacks {', '.join(missing)}: install what holds them",
-        )
-
-
-def _missing_libraries(installation: Installation) -> list[str]:
-    """What the dynamic linker does not find for the real stub, in the environment that it will have."""
-    ldd = shutil.which("ldd")
-    if ldd is None:
-        return []
     with tempfile.TemporaryDirectory(prefix="seqstress-") as folder:
-        environment = stage(installation, Path(folder)).environment
-        command = [ldd, str(installation.stub)]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=30, check=False
+        staged = stage(installation, Path(folder))
+        missing = _missing_libraries(staged, installation)
+        numpy = _stub_numpy(staged)
+    if missing:
+        lacking = ", ".join(missing)
+        yield Problem("libraries", f"the model stub lacks {lacking} on this machine: install what holds them")
+    if numpy is None or _numbers(numpy) >= (2,):
+        yield Problem(
+            "numpy",
+            f"the model stubs need numpy<2 and would find {numpy or 'none'}, with which every answer is"
+            " empty: pip install 'numpy<2'",
         )
-    return [line.split()[0] for line in done.stdout.splitlines() if "not found" in line]
+
+
+def _missing_libraries(staged: Stage, installation: Installation) -> list[str]:
+    """What the dynamic linker does not find for the real stub, in the environment that it will have."""
+    if shutil.which("ldd") is None:
+        return []
+    output = _output(["ldd", str(installation.stub)], staged) or ""
+    return [line.split()[0] for line in output.splitlines() if "not found" in line]
+
+
+def _stub_numpy(staged: Stage) -> str | None:
+    """The version of numpy that a stub's isolated interpreter finds, asked of just such an interpreter."""
+    return _output(["python3", "-I", "-c", "import numpy; print(numpy.__version__, end='')"], staged)
+
+
+def _output(command: list[str], staged: Stage) -> str | None:
+    """What ``command`` prints in the stub's environment, found on its PATH; None where it fails."""
+    program = shutil.which(command[0], path=staged.environment["PATH"])
+    done = subprocess.run(
+        [program or command[0], *command[1:]],
+        env=staged.environment,
+        capture_output=True,
+        text=True,
+        timeout=_PROBE_TIMEOUT_S,
+        check=False,
+    )
+    return done.stdout if done.returncode == 0 else None
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -102,13 +102,9 @@ def _download_package(work: Path, missing: str) -> Path:
 
 def _run(command: list[str], cwd: Path, missing: str) -> None:
     try:
-        done = subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=_APT_TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=_APT_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise PreflightError(
-            f"{missing}, and {' '.join(command)} did not end in {_APT_TIMEOUT_S} s"
-        ) from None
+        raise PreflightError(f"{missing}, and {' '.join(command)} did not end in {_APT_TIMEOUT_S} s") from None
     if done.returncode:
         reason = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
         raise PreflightError(

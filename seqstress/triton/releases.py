@@ -24,9 +24,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 STUB_NUMPY = "numpy==1.26.4"
 """The newest numpy that the stubs can use: built against numpy 1, they return empty answers with numpy 2."""
 
-RELEASES: Mapping[str, str] = MappingProxyType(
-    {"2.36": "0.3.1", "2.39": "0.4.2", "2.47": "0.5.9", "2.51": "0.7.0"}
-)
+RELEASES: Mapping[str, str] = MappingProxyType({"2.36": "0.3.1", "2.39": "0.4.2", "2.47": "0.5.9", "2.51": "0.7.0"})
 """Triton's version to the version of nvidia-pytriton that ships it."""
 
 _OTHER_WHEELS = MappingProxyType({"0.5.14": "2.51", "0.6.0": "2.51"})
@@ -65,12 +63,6 @@ class Installation:
     def stub_path(self) -> tuple[Path, ...]:
         """Folders that the stubs search for modules before this environment's own."""
         return (self.site,) if self.is_own_site else ()
-
-    def numpy_version(self) -> str | None:
-        """The numpy that the stubs will import, or None."""
-        paths = [str(self.site)] if self.is_own_site else sys.path
-        found = next(iter(importlib.metadata.distributions(name="numpy", path=paths)), None)
-        return found.version if found else None
 
 
 def installed() -> Installation | None:
@@ -115,6 +107,18 @@ def locate(release: str | None) -> Installation:
     return installation
 
 
+def require_option(installation: Installation, option: str) -> None:
+    """Raise PreflightError where this release of tritonserver does not know ``--option``.
+
+    Triton refuses an unknown option in the same way as a bad value, so a test that wants the refusal of a
+    value has to ask first. ``--grpc-infer-thread-count`` came in spring 2025 (server pull request 8061),
+    after 2.51.
+    """
+    done = subprocess.run([str(installation.binary), "--help"], capture_output=True, text=True, timeout=30, check=False)
+    if f"--{option} " not in done.stdout + done.stderr:
+        raise PreflightError(f"this release of tritonserver has no option --{option}: leave it out or take a newer one")
+
+
 def install(release: str) -> Path:
     """The folder of ``release``, downloaded into the cache on first use; nobody ever sees half of it.
 
@@ -122,9 +126,7 @@ def install(release: str) -> Path:
     """
     wheel = RELEASES.get(release)
     if wheel is None:
-        raise PreflightError(
-            f"no release {release!r} of Triton can be embedded. Known: {', '.join(RELEASES)}"
-        )
+        raise PreflightError(f"no release {release!r} of Triton can be embedded. Known: {', '.join(RELEASES)}")
     target = cache_folder() / "triton" / f"{release}-py{PYTHON}"
     if target.is_dir():
         return target

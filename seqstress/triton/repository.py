@@ -93,9 +93,7 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
             _l0(4, 1),
             ModelSpec("direct"),
             ModelSpec("oldest", strategy=Strategy.OLDEST, max_candidate_sequences=8),
-            ModelSpec(
-                "oldest_ordered", strategy=Strategy.OLDEST, max_candidate_sequences=8, preserve_ordering=True
-            ),
+            ModelSpec("oldest_ordered", strategy=Strategy.OLDEST, max_candidate_sequences=8, preserve_ordering=True),
             ModelSpec("nobatch", max_batch_size=0),
             ModelSpec("int32", Dtype.INT32),
             ModelSpec("int64", Dtype.INT64),
@@ -182,8 +180,7 @@ def _sequence_batching(spec: ModelSpec) -> str:
         for name, kind in flags
     ]
     controls.append(
-        '  control_input [ { name: "CORRID"'
-        " control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] } ]"
+        '  control_input [ { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] } ]'
     )
     return "\n".join(
         (
