@@ -119,6 +119,27 @@ def test_a_later_start_that_took_over_a_slot_did_not_pass_the_backlog(full):
     assert full.overloaded("c", 10, 5000)
 
 
+def test_a_start_that_waited_until_its_answer_was_queued_for_the_steps_behind_it(full):
+    full.started("c", 10)
+    full.ended("a", 1200)
+    full.served("c", 10, 1205)
+    assert full.overloaded("c", 10, 1300)
+    full.started("d", 1210)
+    full.ended("b", 1220)
+    assert full.overloaded("c", 10, 1300), "what happens after its answer changes nothing"
+
+
+def test_a_start_that_was_served_long_after_a_slot_was_free_did_not_wait_for_us(full):
+    full.started("c", 10)
+    full.ended("a", 1000)
+    full.served("c", 10, 1205)
+    assert not full.overloaded("c", 10, 1300)
+
+
+def test_a_served_start_that_had_a_slot_at_once_was_not_queued(full):
+    assert not full.overloaded("a", 0, 1300)
+
+
 def test_what_is_not_known_was_not_queued(full):
     assert not full.overloaded("nobody", 0, 5000)
 
