@@ -116,6 +116,13 @@ class TritonServer:
             self._returncode = 128 - code if code is not None and code > 128 else code
         return self._returncode
 
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait until the server ends by itself: its ``returncode``, or None when it still runs after ``timeout_s``."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_s)
+        return self.returncode
+
     @property
     def log_path(self) -> Path | None:
         """Triton's log. Without a ``log_path`` given it goes when the server does, but for ``log_tail``."""
@@ -346,8 +353,8 @@ def serve(
                 f"serving gRPC {server.grpc_target} HTTP {server.http_target} metrics {server.metrics_url}",
                 flush=True,
             )
-            while server.is_running:
-                time.sleep(0.2)
+            while server.wait(timeout_s=60) is None:
+                pass
             print(f"tritonserver ended (exit code {server.returncode})\n{server.log_tail()}", file=sys.stderr)
             return 1
     except KeyboardInterrupt:
