@@ -333,7 +333,7 @@ class TestRefusals:
         server = TritonServer(self.broken(tmp_path, "raise RuntimeError('no luck')"))
         with pytest.raises(ServerError, match=r"failed to load 'broken'.*RuntimeError: no luck") as error:
             server.start()
-        assert "model_lifecycle.cc" in error.value.log_tail
+        assert "server.cc" in error.value.log_tail
         assert not server.is_running
 
     def test_a_configuration_that_cannot_be_read_is_told(self, tmp_path: Path) -> None:
