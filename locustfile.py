@@ -2,5 +2,4 @@
 
 import locust  # first: it makes the standard library cooperative
 
-import seqstress.swarm.lifecycle  # hooks into Locust's events and command line
-from seqstress.swarm.users import SequenceUser
+from seqstress.swarm.locustfile import SequenceUser

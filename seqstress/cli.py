@@ -1,6 +1,7 @@
 """The command line: ``seqstress run | serve | l0 | doctor | schema``."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -60,9 +61,7 @@ def run(
     workers: Workers = 0,
     seed: Seed = "",
     out: Out = Path("runs"),
-    ui: Annotated[
-        bool, typer.Option("--ui", help=f"Locust's web UI on {WEB_HOST}:{WEB_PORT}, not headless.")
-    ] = False,
+    ui: Annotated[bool, typer.Option("--ui", help=f"Locust's web UI on {WEB_HOST}:{WEB_PORT}, not headless.")] = False,
     release: Release = None,
     grpc_threads: Annotated[int | None, typer.Option(help="Inference threads of the embedded server's gRPC.")] = None,
 ) -> None:
@@ -81,6 +80,7 @@ def run(
         *_option("--iterations", iterations),
         *_option("--seed", seed),
         *_option("--out", out),
+        *_option("--repeat-command", _without_seed(sys.argv[1:])),
         *context.args,
     ]
     with ExitStack() as stack:
@@ -223,6 +223,18 @@ def _is_refused(threads: int, release: str | None) -> bool:
 
 def _option(name: str, value: object) -> list[str]:
     return [] if value in (None, "") else [name, str(value)]
+
+
+def _without_seed(arguments: Sequence[str]) -> str:
+    """The command line as it was given, for "again"; the seed is added where it is known."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("--seed", "-s"):
+            next(rest, None)
+        elif not argument.startswith("--seed="):
+            kept.append(argument)
+    return shlex.join(["seqstress", *kept])
 
 
 def _free_port() -> int:

@@ -76,15 +76,12 @@ def _models(control: Control) -> list[Finding]:
         except InputError as error:
             findings.append(Finding(subject, f"cannot be tested: {error}", None))
             continue
-        binding = target.binding
-        findings.append(
-            Finding(
-                subject,
-                f"{target.strategy.value}, {target.slots} slots, idle limit {target.idle_limit_ns / 1e9:g} s, "
-                f"{binding.input.name} {binding.input.dtype.value} {list(binding.input.shape)} -> {binding.output.name}",
-                True,
-            )
+        sent, received = target.binding.input, target.binding.output
+        text = (
+            f"{target.strategy.value}, {target.slots} slots, idle limit {target.idle_limit_ns / 1e9:g} s, "
+            f"{sent.name} {sent.dtype.value} {list(sent.shape)} -> {received.name}"
         )
+        findings.append(Finding(subject, text, True))
     return findings
 
 

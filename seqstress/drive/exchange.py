@@ -121,9 +121,9 @@ class Ending(Enum):
 class Exchange:
     """Sends the steps of a plan's sequences in order and gives each that it handed to the stream exactly one fate.
 
-    Feed it with what happens (``start``, ``on_sent``, ``on_reply``, ``on_end``, ``tick``, ``abort``); it returns the calls
-    to send now, performs no I/O and reads no clock. ``ending`` is set once nothing is open any more; from then on it
-    ignores what it is fed, except that answers become strays. The next look at the clock is due at ``wake_ns``.
+    Feed it with what happens (``start``, ``on_sent``, ``on_reply``, ``on_end``, ``tick``, ``abort``); it returns the
+    calls to send now, performs no I/O and reads no clock. ``ending`` is set once nothing is open any more; from then
+    on feed it nothing but signs of the end, which it ignores. The next look at the clock is due at ``wake_ns``.
 
     A sequence whose step got the START error where an answer was due is over for the server: its steps that
     have not left stay unsent. After any other failure the rest is still sent, so that the slot is freed by END.
@@ -141,7 +141,7 @@ class Exchange:
     ) -> None:
         self.correlation_ids = correlation_ids
         self.keys = request_prefixes
-        """One per sequence, unique in the run; ``takes_over`` is that of a sequence which the first one's ID left open."""
+        """One per sequence, unique in the run; ``takes_over`` is that of one which the first one's ID left open."""
         self.records: list[StepRecord] = []
         self.strays: list[StrayReply] = []
         self.ending: Ending | None = None
@@ -167,6 +167,7 @@ class Exchange:
         self._head = 0  # the first record without a fate
         self._handed: list[StepRecord] = []  # in the order of hand-over; steps that were skipped are not in it
         self._open = 0
+        self._served_ns = 0  # when a START was answered that our own sequences had kept waiting for a slot
         self._due_ns = 0  # when the next step is to leave; 0 = when an answer comes
 
     def __repr__(self) -> str:
@@ -310,7 +311,10 @@ class Exchange:
         self._head = head
         step = record.step
         if step.start:
-            self._slots.answered_start(self.keys[record.sequence], record.sent_ns, record.answered_ns)
+            key = self.keys[record.sequence]
+            self._slots.answered_start(key, record.sent_ns, record.answered_ns)
+            if self._slots.was_overloaded(key, record.sent_ns, record.answered_ns):
+                self._served_ns = record.answered_ns
         if (step.end and record.fate is not Fate.UNEXPECTED_ERROR) or self._is_dropped(record):
             self._slots.ended(self.keys[record.sequence], record.answered_ns)
 
@@ -358,8 +362,9 @@ class Exchange:
         return calls
 
     def _deadline_ns(self) -> int:
+        # Steps behind a START in the backlog wait with it, and that wait is our own load's fault.
         oldest = self._handed[self._head]
-        return max(oldest.sent_ns, oldest.handed_ns) + self._rules.timeout_ns
+        return max(oldest.sent_ns, oldest.handed_ns, self._served_ns) + self._rules.timeout_ns
 
     def _end_open(self, fate: Fate, ending: Ending, now_ns: int) -> None:
         if fate is Fate.TIMEOUT and self._waits_for_a_slot(now_ns):

@@ -128,6 +128,14 @@ class Scenario(Section):
         canonical = json.dumps(self.to_plain(), sort_keys=True, separators=(",", ":"))
         return sha256(canonical.encode()).hexdigest()[:16]
 
+    def with_model(self, name: str) -> "Scenario":
+        """The same story for another model."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"name": name})})
+
+    def with_users(self, users: int) -> "Scenario":
+        """The same story with so many users."""
+        return self.model_copy(update={"load": self.load.model_copy(update={"users": users})})
+
     def to_plain(self) -> dict[str, object]:
         """Everything in plain types: JSON, YAML and Locust's messages carry it."""
         return self.model_dump(mode="json")

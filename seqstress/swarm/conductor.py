@@ -11,6 +11,7 @@ import gevent
 
 from seqstress.errors import WireError
 from seqstress.plan.capacity import Capacity, estimate
+from seqstress.plan.mix import UserPlans
 from seqstress.report.files import write_run
 from seqstress.report.view import RunFacts, RunView
 from seqstress.scenario import Scenario
@@ -22,6 +23,7 @@ from seqstress.verdict.audit import Audit, ModelStatistics, audit
 from seqstress.verdict.ledger import Ledger
 from seqstress.verdict.rules import verdict
 from seqstress.verdict.snapshot import WorkerSnapshot, merge_snapshots
+from seqstress.wire.choice import TRANSPORTS
 from seqstress.wire.transport import Http2Transport
 
 SETTLE_S = 2.0
@@ -57,9 +59,8 @@ def prepare(options: Any, host: str | None) -> Prepared:
         facts = control.server_metadata()
     finally:
         transport.close()
-    if options.num_users is not None:
-        load = scenario.load.model_copy(update={"users": options.num_users})
-        scenario = scenario.model_copy(update={"load": load})
+    # Whether the patterns that are left have any weight: better told here than by each user of each worker.
+    UserPlans(scenario, target.binding.input.dtype, (0,), command_line.patterns_of(options))
     return Prepared(
         scenario=scenario,
         address=address,
@@ -186,7 +187,7 @@ class Conductor:
             after = self._statistics()
             if after is None:
                 return Audit.not_made("the server did not tell its counters after the run")
-            found = audit(ledger, self._before, after)
+            found = audit(ledger, self._before, after, tells_error_models=self.config.transport == TRANSPORTS[0])
             if found.equal or time.monotonic() > deadline_s:
                 return found
             gevent.sleep(SETTLE_STEP_S)
@@ -204,15 +205,22 @@ class Conductor:
 
 def _repeat(prepared: Prepared, options: Any) -> str:
     """The command that sends the same plans again."""
-    parts = ["seqstress", "run", str(options.scenario), "--url", prepared.address, "--seed", str(prepared.seed)]
-    if options.model:
-        parts += ["--model", options.model]
-    if options.num_users is not None:
-        parts += ["--users", str(options.num_users)]
-    if prepared.iterations is not None:
-        parts += ["--iterations", str(prepared.iterations)]
-    if options.run_time:
-        parts += ["--run-time", f"{options.run_time}s"]
-    if options.transport != "http2":
-        parts += ["--transport", options.transport]
-    return " ".join(parts)
+    if options.repeat_command:
+        return f"{options.repeat_command} --seed {prepared.seed}"
+    load = prepared.scenario.load
+    parts: list[object] = [
+        "locust -f locustfile.py --headless --scenario",
+        options.scenario,
+        "--host",
+        prepared.address,
+    ]
+    parts += ["--users", load.users, "--seed", prepared.seed]
+    for option, given in (
+        ("--model", options.model),
+        ("--iterations", options.iterations),
+        ("--run-time", options.run_time),
+        ("--transport", "" if options.transport == TRANSPORTS[0] else options.transport),
+    ):
+        if given:
+            parts += [option, given]
+    return " ".join(map(str, parts))

@@ -5,6 +5,7 @@ Roles come from the parsed options: the runner's class can be unknown yet when a
 """
 
 import logging
+import signal
 import sys
 import time
 from typing import Any
@@ -184,7 +185,7 @@ class Conducting:
 
     def _tell_verdict(self) -> None:
         view = getattr(self._environment, "seqstress_view", None)
-        if view is not None and not self._options.no_verdict:
+        if view is not None:
             print_report(view)
             print(f"Results: {self._environment.seqstress_directory}", flush=True)
 
@@ -246,11 +247,18 @@ def _add_arguments(parser: Any, **_: Any) -> None:
 
 @events.init.add_listener
 def _hook_in(environment: Environment, runner: Any, **_: Any) -> None:
+    # Python raises KeyboardInterrupt in whatever greenlet happens to run: a connection's reader would die of it and
+    # its answers be lost. This way it reaches the main greenlet, where Locust waits for it.
+    gevent.signal_handler(signal.SIGINT, _interrupt)
     options = environment.parsed_options
     if options.worker:
         _hook_in_worker(environment, runner)
     else:
         _hook_in_conductor(environment, runner, options)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _hook_in_worker(environment: Environment, runner: Any) -> None:

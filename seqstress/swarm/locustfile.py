@@ -1,8 +1,6 @@
-"""What Locust loads where there is no clone with a ``locustfile.py`` of its own: the same."""
+"""All that a locustfile needs: importing it hooks seqstress into Locust's events and command line."""
 
 import locust  # first: it makes the standard library cooperative
 
 import seqstress.swarm.lifecycle
 from seqstress.swarm.users import SequenceUser
-
-__all__ = ["SequenceUser", "locust", "seqstress"]

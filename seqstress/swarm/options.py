@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from seqstress.errors import InputError
+from seqstress.plan.patterns import PATTERNS
 from seqstress.scenario import Scenario, load_scenario
 from seqstress.wire.choice import TRANSPORTS
 
@@ -24,17 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("seqstress")
     group.add_argument("--out", default="runs", help="folder for the results of runs (default: runs)")
     group.add_argument("--verbose-steps", action="store_true", help="print every step as it ends")
-    group.add_argument("--no-verdict", action="store_true", help=argparse.SUPPRESS)
+    group.add_argument("--repeat-command", default="", help=argparse.SUPPRESS)  # what ``seqstress run`` was asked
     # What the master tells its workers: it rides to them with Locust's own options.
     group.add_argument("--seqstress-run", default=None, help=argparse.SUPPRESS)
 
 
 def scenario_of(options: Any) -> Scenario:
-    """The scenario that the options name, with their model in it. Raises InputError."""
+    """The scenario that the options name, with their model and users in it. Raises InputError."""
     scenario = load_scenario(Path(options.scenario))
     if options.model:
-        scenario = scenario.model_copy(update={"model": scenario.model.model_copy(update={"name": options.model})})
-    return scenario
+        scenario = scenario.with_model(options.model)
+    return scenario if options.num_users is None else scenario.with_users(options.num_users)
 
 
 def iterations_of(options: Any, scenario: Scenario) -> int | None:
@@ -47,6 +48,15 @@ def iterations_of(options: Any, scenario: Scenario) -> int | None:
 def seed_of(options: Any) -> int | None:
     """The seed that was asked for, None = choose one. Raises InputError."""
     return None if options.seed in ("", None) else _whole(options.seed, "--seed")
+
+
+def patterns_of(options: Any) -> frozenset[str]:
+    """The patterns that ``--tags`` and ``--exclude-tags`` leave. Raises InputError for a tag that no pattern has."""
+    wanted, unwanted = set(options.tags or PATTERNS), set(options.exclude_tags or ())
+    unknown = sorted((wanted | unwanted) - PATTERNS.keys())
+    if unknown:
+        raise InputError(f"--tags: no pattern is called {', '.join(unknown)}. There are {', '.join(PATTERNS)}")
+    return frozenset(wanted - unwanted)
 
 
 def apply_load(options: Any, scenario: Scenario) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
+from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2
 
 from seqstress.errors import RpcError
@@ -12,13 +13,13 @@ NOT_FOUND = 5
 UNIMPLEMENTED = 12
 UNAVAILABLE = 14
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Message)
 
 
 class UnaryCaller(Protocol):
     """The part of a transport that makes unary calls."""
 
-    def unary(self, method: str, request: Any, response_type: type[M], timeout_s: float) -> M:
+    def unary(self, method: str, request: Message, response_type: type[M], timeout_s: float) -> M:
         """Call a method of ``inference.GRPCInferenceService``. Raises RpcError and ConnectError."""
 
 

@@ -54,7 +54,7 @@ def value(request_id: str, number: int, *, final: bool = True) -> Reply:
     return Reply(request_id, ReplyKind.VALUE, number, "", "m", final)
 
 
-def error(request_id: str, text: str = f"request for sequence 7 to model 'm' {START_ERROR} on the first request") -> Reply:
+def error(request_id: str, text: str = f"request for sequence 7 to model 'm' {START_ERROR} on it") -> Reply:
     """An in-stream error; the START error unless said otherwise."""
     return Reply(request_id, ReplyKind.ERROR, None, text, "", True)
 

@@ -179,7 +179,18 @@ class TestFates:
         subject = exchange(valid(1, 2), slots=slots)
         run(subject, 1)
         answer(subject, value("a.0", 1), 1 * MS)
+        subject.tick(5 * S + 1 * MS)
+        assert fates(subject) == ["ok", "timeout"]
+
+    def test_steps_behind_a_start_that_our_own_load_kept_waiting_have_their_deadline_from_its_answer(self) -> None:
+        slots = SlotBook(1, S)
+        slots.started("another", 0)
+        subject = exchange(valid(1, 2), slots=slots)
+        run(subject, 1)
+        answer(subject, value("a.0", 1), 4 * S)
         subject.tick(5 * S + 1)
+        assert subject.ending is None
+        subject.tick(9 * S)
         assert fates(subject) == ["ok", "timeout"]
 
     def test_a_broken_stream_disconnects_everything_open(self) -> None:
