@@ -30,13 +30,13 @@ class Listener:
     def on_sent(self, count: int, at_ns: int) -> None:
         """Not measured."""
 
-    def on_reply(self, reply: Reply, at_ns: int) -> None:
+    def on_reply(self, reply: Reply, at_ns: int) -> None:  # noqa: ARG002
         """Keep it."""
         self.replies.append(reply)
         if len(self.replies) == self.expected:
             self.done.set()
 
-    def on_end(self, end: StreamEnd, at_ns: int) -> None:
+    def on_end(self, end: StreamEnd, at_ns: int) -> None:  # noqa: ARG002
         """Never while we measure."""
         self.done.set()
 
@@ -49,7 +49,7 @@ class Listener:
         return replies
 
 
-def user(transport: Transport, binding: Binding, ids: itertools.count, pipelined: bool, n: int, m: int) -> int:
+def user(transport: Transport, binding: Binding, ids: "itertools.count[int]", pipelined: bool, n: int, m: int) -> int:
     """Run ``n`` sequences of ``m`` steps on one stream; how many replies were right."""
     listener = Listener()
     stream = transport.open_stream(binding, listener)
@@ -91,9 +91,7 @@ def main() -> int:
         arguments = (transport, binding, ids, pipelined)
         user(*arguments, 2, options.steps)  # connects, and fills the caches
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-        greenlets = [
-            gevent.spawn(user, *arguments, options.sequences, options.steps) for _ in range(options.greenlets)
-        ]
+        greenlets = [gevent.spawn(user, *arguments, options.sequences, options.steps) for _ in range(options.greenlets)]
         gevent.joinall(greenlets)
         after, seconds = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - start
         requests = options.greenlets * options.sequences * options.steps

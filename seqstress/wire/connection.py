@@ -5,6 +5,8 @@ All bytes go through :class:`~seqstress.wire.machine.Machine`. Nobody who sends 
 the windows do not take stays queued, in order, until they do.
 """
 
+import contextlib
+import logging
 import socket
 import ssl
 import time
@@ -24,6 +26,7 @@ from seqstress.wire.events import Closed, Event, MessagesReceived, Opened, Sent,
 from seqstress.wire.machine import Machine, MachineState
 from seqstress.wire.tls import TlsLayer
 
+_log = logging.getLogger(__name__)
 _READ_SIZE = 65536
 _READABLE, _WRITABLE = 1, 2  # libev's EV_READ and EV_WRITE
 
@@ -111,7 +114,9 @@ class Connection:
 
     def reset(self, stream_id: int) -> None:
         """Cancel the call; its receiver is told before this returns."""
-        self._dispatch(self.machine.reset(stream_id), time.monotonic_ns())
+        at_ns = time.monotonic_ns()
+        self._dispatch(self.machine.reset(stream_id), at_ns)
+        self._end_early([stream_id], StreamEnd(EndCause.LOCAL, None, "reset by us"), at_ns)
         self._schedule_flush()
 
     def close(self) -> None:
@@ -132,22 +137,25 @@ class Connection:
         self._is_flush_due = False
         if self.end is not None or self._is_write_broken:
             return
-        while self._unsent or self._fill():
-            try:
-                count = self._socket.send(self._unsent)
-            except BlockingIOError:
-                count = 0
-            except OSError:
-                # What the peer said before it closed may still be unread: the reader finds the end by itself.
-                self._is_write_broken = True
-                self._writable.stop()
-                return
-            self._unsent = self._unsent[count:]
-            self._report_sent(count)
-            if self._unsent:
-                self._writable.start(self._flush)
-                return
-        self._writable.stop()
+        try:
+            while self._unsent or self._fill():
+                try:
+                    count = self._socket.send(self._unsent)
+                except BlockingIOError:
+                    count = 0
+                self._unsent = self._unsent[count:]
+                if self._unsent:
+                    self._writable.start(self._flush)
+                self._report_sent(count)
+                if self._unsent or self.end is not None:  # a listener may have closed us
+                    return
+            self._writable.stop()
+        except OSError:
+            # What the peer said before may still be unread: the reader finds the end behind it.
+            self._is_write_broken = True
+            self._writable.stop()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def _fill(self) -> bool:
         """Take the machine's next output; whether there is any."""
@@ -173,6 +181,13 @@ class Connection:
 
     def _read(self) -> None:
         """The reader greenlet: read, understand, tell, until the connection is over."""
+        try:
+            self._read_on()
+        except Exception as error:  # noqa: BLE001 - the root of a greenlet; every stream must still end
+            _log.exception("the reader of %r failed", self)
+            self._lost(f"our own reader failed: {error!r}")
+
+    def _read_on(self) -> None:
         hub = gevent.get_hub()
         if self._tls is not None:
             self._received(b"", time.monotonic_ns())  # what came in behind the handshake
@@ -222,9 +237,15 @@ class Connection:
                 case Opened():
                     self.opened.set()
                 case Closed(end):
-                    self._tear_down(end)
+                    self._tear_down(end, at_ns)
 
-    def _tear_down(self, end: StreamEnd) -> None:
+    def _end_early(self, stream_ids: list[int], end: StreamEnd, at_ns: int) -> None:
+        """Tell receivers whose end is known to the machine, but waits behind what is being dispatched just now."""
+        for stream_id in stream_ids:
+            if receiver := self._receivers.pop(stream_id, None):
+                guarded(receiver.on_end, end, at_ns)
+
+    def _tear_down(self, end: StreamEnd, at_ns: int) -> None:
         """Nothing is read or written any more, but for a last GOAWAY where we found the peer at fault."""
         if self.end is not None:
             return
@@ -236,6 +257,7 @@ class Connection:
         self._socket.close()
         self.opened.set()
         self._on_closed(self)
+        self._end_early(list(self._receivers), end, at_ns)
         if gevent.getcurrent() is not self._reader:
             self._reader.kill(block=False)
 

@@ -100,11 +100,15 @@ def test_a_value_that_the_dtype_cannot_hold_is_refused(dtype: Dtype, value: floa
 @pytest.mark.parametrize("dtype", Dtype)
 @given(data=st.data())
 def test_the_fast_path_takes_every_usual_answer_and_equals_the_protobuf(dtype: Dtype, data: st.DataObject) -> None:
-    codec = warm(Codec(binding(dtype)))
+    codec = warm(Codec(binding(dtype, decoupled=data.draw(st.booleans()))))
     value = data.draw(VALUES[dtype])
     raw = Codec(binding(dtype)).request(Call("", 1, True, True, value)).raw_input_contents[0]
     message = answer(raw, datatype=dtype.value)
     message.infer_response.id = data.draw(st.text(min_size=1, max_size=30))
+    if (final := data.draw(st.sampled_from([True, False, None]))) is None:
+        message.infer_response.parameters.clear()
+    else:
+        message.infer_response.parameters["triton_final_response"].bool_param = final
     fast = codec._decode_usual(wire(message))
     if len(raw) < 128:
         assert fast is not None
@@ -132,6 +136,15 @@ def test_the_fast_path_equals_the_protobuf_on_damaged_answers(data: st.DataObjec
     fast = codec._decode_usual(bytes(message))
     plain = codec.decode_any(bytes(message))
     assert fast is None or repr(fast) == repr(plain)
+
+
+def test_the_fast_path_does_not_read_beyond_the_raw_contents() -> None:
+    codec = warm(Codec(binding(Dtype.BYTES)))
+    message = bytearray(wire(answer(b"\x01\0\0\x005", datatype="BYTES")))
+    message[-5] = 6  # the element claims five bytes behind the contents, which would make it the number 587878
+    message += b"87878"
+    message[1] += 5
+    assert codec._decode_usual(bytes(message)) is None
 
 
 @given(st.binary(max_size=200))

@@ -294,7 +294,9 @@ def test_a_peer_that_does_not_read_blocks_nobody_and_loses_nothing(
         stream.send(calls(first, 10_000))
     listener.wait(lambda it: it.sent > 0)
     gevent.sleep(0)
-    assert 0 < listener.sent < total, "only what the kernel took is told"
+    sizes = [len(stream._codec.encode(call)) for call in calls(0, listener.sent)]
+    assert 0 < sum(sizes) <= transport._pool.connections[0]._handed_over, "only what the kernel took is told"
+    assert listener.sent < total
     wake.set()
     with gevent.Timeout(60):
         done.wait()
@@ -367,8 +369,83 @@ def test_a_listener_that_resets_on_one_reply_is_told_no_other(
     assert values(listener.replies) == [0]
 
 
-def test_streams_fill_one_connection_before_the_next(make_peer: MakePeer, make_transport: MakeTransport) -> None:
-    peer = make_peer(echo)
+@pytest.mark.parametrize("moment", ["on_sent", "on_reply", "on_end"])
+def test_a_listener_may_close_the_transport_whenever_it_is_told_something(
+    make_peer: MakePeer, make_transport: MakeTransport, moment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Closer(RecordingListener):
+        def _tell(self, what: str) -> None:
+            super()._tell(what)
+            if f"on_{what}" == moment:
+                transport.close()
+
+    transport = make_transport(make_peer(echo))
+    closer, other = Closer(), RecordingListener()
+    transport.open_stream(BINDING, other)
+    stream = transport.open_stream(BINDING, closer)
+    stream.send(calls(0, 2))
+    stream.half_close()
+    closer.wait(ended)
+    other.wait(ended)
+    assert other.end.cause is EndCause.LOCAL
+    assert closer.end.cause is (EndCause.COMPLETED if moment == "on_end" else EndCause.LOCAL)
+    assert caplog.text == ""
+
+
+def test_a_bug_in_the_reader_is_logged_and_still_ends_every_stream(
+    make_peer: MakePeer, make_transport: MakeTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(data: bytes) -> list[object]:
+        raise RuntimeError(f"cannot take {len(data)} bytes")
+
+    transport = make_transport(make_peer(echo))
+    listener = RecordingListener()
+    stream = transport.open_stream(BINDING, listener)
+    transport._pool.connections[0].machine.receive = fail
+    stream.send(calls(0, 1))
+    listener.wait(ended)
+    assert listener.end.cause is EndCause.DISCONNECTED
+    assert "our own reader failed" in listener.end.text
+    assert "cannot take" in caplog.text
+    assert transport.connections == 0
+
+
+def test_a_reset_is_told_at_once_even_where_the_end_came_in_with_the_reply(
+    make_peer: MakePeer, make_transport: MakeTransport
+) -> None:
+    class Impatient(RecordingListener):
+        def on_reply(self, reply: Reply, at_ns: int) -> None:
+            super().on_reply(reply, at_ns)
+            stream.reset()
+            assert self.end == StreamEnd(EndCause.LOCAL, None, "reset by us")
+
+    def answer_all_in_one_write(connection: PeerConnection) -> None:
+        connection.greet()
+        received = connection.serve_until(lambda received: isinstance(received, hyperframe.DataFrame))
+        request = service_pb2.ModelInferRequest.FromString(Deframer().feed(received.data)[0])
+        stream_id, script = received.stream_id, connection.script
+        connection.sock.sendall(
+            script.headers(stream_id) + script.messages(stream_id, answer(request)) + script.trailers(stream_id)
+        )
+
+    listener = Impatient()
+    stream = make_transport(make_peer(answer_all_in_one_write)).open_stream(BINDING, listener)
+    stream.send(calls(0, 1))
+    listener.wait(ended)
+    assert listener.told == ["sent", "reply", "end"]
+
+
+def test_streams_fill_connections_and_those_are_made_at_the_same_time(
+    make_peer: MakePeer, make_transport: MakeTransport
+) -> None:
+    def echo_once_all_are_here(connection: PeerConnection) -> None:
+        if len(peer.accepted) == 3:
+            all_here.set()
+        all_here.wait()
+        echo(connection)
+
+    all_here = Event()
+    peer = make_peer(echo_once_all_are_here)
     transport = make_transport(peer, streams_per_connection=10)
     listeners = [RecordingListener() for _ in range(25)]
 
