@@ -18,6 +18,7 @@ from seqstress.errors import InputError, SeqstressError, ServerError
 from seqstress.launch import WEB_HOST, WEB_PORT, LocustRun, run_locust
 from seqstress.report.summary import summary_schema
 from seqstress.scenario import load_scenario, scenario_schema
+from seqstress.triton.releases import has_option, locate
 from seqstress.triton.repository import MODELS, specs_named
 from seqstress.triton.server import TritonServer, free_ports
 from seqstress.triton.server import serve as serve_models
@@ -125,6 +126,7 @@ def serve(
 L0_MODELS = ("l0_1x4", "l0_2x2", "l0_4x1")
 L0_THREADS = (None, 128)
 L0_REFUSED_THREADS = (-1, 0, 1, 129)
+GRPC_THREADS = "grpc-infer-thread-count"
 
 
 @app.command(epilog="Example: seqstress l0 --iterations 20")
@@ -147,19 +149,23 @@ def l0(
         *_option("--seed", seed),
         *_option("--out", out),
     ]
+    installation = locate(release)
+    takes_threads = has_option(installation, GRPC_THREADS)
     rows: list[tuple[str, str, str]] = []
     codes = []
-    for threads in L0_THREADS:
+    for threads in L0_THREADS if takes_threads else L0_THREADS[:1]:
         for name in L0_MODELS:
             with _embedded(name, release, threads) as server:
-                run_ = LocustRun(scenario, server.grpc_target, (*arguments, "--model", name))
-                code = run_locust(run_, _free_port())
+                code = run_locust(LocustRun(scenario, server.grpc_target, (*arguments, "--model", name)), _free_port())
             codes.append(code)
             rows.append((name, "default" if threads is None else str(threads), _outcome_text(code)))
-    for threads in L0_REFUSED_THREADS:
+    for threads in L0_REFUSED_THREADS if takes_threads else ():
         refused = _is_refused(threads, release)
         codes.append(Outcome.PASS.exit_code if refused else Outcome.FAIL.exit_code)
         rows.append((L0_MODELS[0], str(threads), "PASS: refused to start" if refused else "FAIL: started"))
+    if not takes_threads:
+        others = ", ".join(str(threads) for threads in (*L0_THREADS[1:], *L0_REFUSED_THREADS))
+        rows.append(("all", others, f"not run: this release of Triton has no --{GRPC_THREADS}"))
     _print_table("L0 matrix", ("model", "gRPC threads", "verdict"), rows)
     raise typer.Exit(_worst(codes))
 

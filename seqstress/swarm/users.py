@@ -63,37 +63,38 @@ class SequenceUser(User):
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self.iterations = 0
-        self.run_on_worker: WorkerRun
-        self.member: Member
+        self.run_on_worker: WorkerRun | None = None
+        self.member: Member | None = None
 
     def on_start(self) -> None:
         """Join the run: contexts and seeds come from this user's number on its worker."""
-        run = WorkerRun.of(self.environment)
-        if run is None:
-            raise StopUser  # the run was refused: its reason has been told
-        self.run_on_worker = run
-        self.member = run.join(frozenset(task.__name__ for task in Patterns.tasks))
+        self.run_on_worker = WorkerRun.of(self.environment)
+        if self.run_on_worker is not None:
+            self.member = self.run_on_worker.join(frozenset(task.__name__ for task in Patterns.tasks))
 
     def on_stop(self) -> None:
         """Leave the run; streams end in good order."""
-        if hasattr(self, "member"):
+        if self.run_on_worker is not None and self.member is not None:
             self.run_on_worker.leave(self.member)
             events.user_left.fire(environment=self.environment, user=self)
 
     def choose(self) -> str:
-        """Draw the next context and pattern."""
+        """Draw the next context and pattern. Stops where there is no run: it was refused, and why has been told."""
+        if self.member is None:
+            raise StopUser
         self.choice = self.member.plans.choose()
         return self.choice.pattern
 
     def send(self) -> None:
         """Run the plan of the choice, tell Locust, and stop after the last iteration."""
-        member = self.member
+        run, member = self.run_on_worker, self.member
+        assert run is not None and member is not None
         plan = member.plans.draw(self.choice)
         outcome = member.executor.run(plan)
         member.plans.settle(plan.context, outcome.state)
-        self.run_on_worker.publish(self, outcome)
+        run.publish(self, outcome)
         self.iterations += 1
-        if self.iterations == self.run_on_worker.config.iterations:
+        if self.iterations == run.config.iterations:
             member.is_done = True
             raise StopUser
 

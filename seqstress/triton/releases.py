@@ -107,15 +107,20 @@ def locate(release: str | None) -> Installation:
     return installation
 
 
-def require_option(installation: Installation, option: str) -> None:
-    """Raise PreflightError where this release of tritonserver does not know ``--option``.
+def has_option(installation: Installation, option: str) -> bool:
+    """Whether this release of tritonserver knows ``--option``.
 
     Triton refuses an unknown option in the same way as a bad value, so a test that wants the refusal of a
     value has to ask first. ``--grpc-infer-thread-count`` came in spring 2025 (server pull request 8061),
     after 2.51.
     """
     done = subprocess.run([str(installation.binary), "--help"], capture_output=True, text=True, timeout=30, check=False)
-    if f"--{option} " not in done.stdout + done.stderr:
+    return f"--{option} " in done.stdout + done.stderr
+
+
+def require_option(installation: Installation, option: str) -> None:
+    """Raise PreflightError where this release of tritonserver does not know ``--option``."""
+    if not has_option(installation, option):
         raise PreflightError(f"this release of tritonserver has no option --{option}: leave it out or take a newer one")
 
 

@@ -44,9 +44,7 @@ def exchange(*sequences: SequencePlan, slots: SlotBook | None = None, **changes:
     """An exchange whose request ids are ``a.0``, ``a.1``, … for the first sequence, ``b.0``, … for the second."""
     prefixes = [f"{letter}." for letter in "abcdef"[: len(sequences)]]
     conditions = Conditions(lag_ns=0, round_trip_ns=MS)
-    return Exchange(
-        sequences, [7] * len(sequences), prefixes, rules(**changes), conditions, slots or SlotBook(4, S)
-    )
+    return Exchange(sequences, [7] * len(sequences), prefixes, rules(**changes), conditions, slots or SlotBook(4, S))
 
 
 def value(request_id: str, number: int, *, final: bool = True) -> Reply:

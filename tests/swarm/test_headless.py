@@ -212,9 +212,7 @@ class TestBadInput:
         assert "tags" in self.refused(tmp_path / "out", triton_server.grpc_target, tiny, "--tags", "vallid")
 
     @pytest.mark.parametrize("option", ["--iterations", "--seed"])
-    def test_a_number_that_is_none(
-        self, triton_server: TritonServer, tiny: Path, tmp_path: Path, option: str
-    ) -> None:
+    def test_a_number_that_is_none(self, triton_server: TritonServer, tiny: Path, tmp_path: Path, option: str) -> None:
         assert option in self.refused(tmp_path / "out", triton_server.grpc_target, tiny, option, "many")
 
 
