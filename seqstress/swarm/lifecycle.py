@@ -14,7 +14,7 @@ import gevent
 from gevent.event import Event
 from locust import events
 from locust.env import Environment
-from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner
+from locust.runners import STATE_MISSING, STATE_RUNNING, STATE_SPAWNING, MasterRunner
 
 import seqstress.swarm.events  # adds our own events to Locust's
 from seqstress.errors import InputError
@@ -24,6 +24,7 @@ from seqstress.swarm.conductor import Conductor, Prepared, prepare
 from seqstress.swarm.progress import Progress
 from seqstress.swarm.users import weigh_tasks
 from seqstress.swarm.worker_run import WorkerRun
+from seqstress.verdict.outcome import Outcome
 
 log = logging.getLogger("seqstress")
 
@@ -38,6 +39,9 @@ LONGEST_STOP_S = 25
 SPARE_S = 5
 """What a worker may take to stop beyond its stop timeout."""
 
+REPORT_INTERVAL_S = 1.0
+"""How often workers report: Locust's own 3 s is long for live progress, and for the end of a short run."""
+
 
 class Conducting:
     """The side of the master, and of a process without workers: prepares, collects, judges."""
@@ -48,10 +52,12 @@ class Conducting:
         self._prepared: Prepared | None = None  # by ``prepare_early``, for the first run only
         self._conductor: Conductor | None = None
         self._progress: Progress | None = None
-        self._spawned = False
+        self._is_ending = False
         self._cpu_at_start_s = 0.0
-        self._awaited: set[str] = set()
+        self._draining: set[str] | None = None
         self._all_final = Event()
+        self._judging: gevent.Greenlet | None = None
+        self._untold: Conductor | None = None
 
     # -- before the load ------------------------------------------------------------------------------------
 
@@ -59,11 +65,20 @@ class Conducting:
         """Without a web UI there is nobody to correct the input: find out before Locust starts, or exit with 2."""
         self._prepared = self._prepare()
         command_line.apply_load(self._options, self._prepared.scenario)
+        self._environment.process_exit_code = Outcome.UNKNOWN.exit_code  # until there is a verdict
+
+    def fill_form(self) -> None:
+        """Let the web UI's form offer the scenario's load; a wrong scenario can be corrected there."""
+        try:
+            command_line.apply_load(self._options, command_line.scenario_of(self._options))
+        except InputError as error:
+            log.warning("%s", error)
 
     def on_test_start(self) -> None:
         """A run begins; where it cannot, it is stopped again before any user sends."""
         self._options.seqstress_run = None
-        self._spawned = False
+        self._is_ending = False
+        self._draining = None
         self._cpu_at_start_s = time.process_time()
         try:
             prepared, self._prepared = self._prepared or self._prepare(), None
@@ -77,7 +92,11 @@ class Conducting:
         weigh_tasks(prepared.scenario)
         self._conductor = conductor = Conductor.start(prepared, self._options)
         self._options.seqstress_run = conductor.config.to_plain()
-        if not self._environment.stop_timeout:
+        self._environment.process_exit_code = Outcome.UNKNOWN.exit_code  # until there is a verdict
+        runner = self._environment.runner
+        if isinstance(runner, MasterRunner):
+            conductor.expect({worker.id for worker in runner.clients.ready})
+        if not self._options.stop_timeout:
             self._environment.stop_timeout = min(prepared.scenario.timeout_s + 1, LONGEST_STOP_S)
         log.info(
             "run %s: %s on model %s of %s, seed %d",
@@ -98,30 +117,41 @@ class Conducting:
         """A worker's regular report carries its account."""
         if self._conductor is not None and "seqstress" in data:
             self._conductor.take(node, data["seqstress"])
-            self._end_when_done(self._environment.runner.user_count == 0)
+            self._end_when_done()
 
-    def on_final(self, node: str, plain: dict[str, Any]) -> None:
-        """A worker's last account."""
-        if self._conductor is not None:
-            self._conductor.take(node, plain)
-            if self._awaited <= self._conductor.finals:
-                self._all_final.set()
+    def on_final(self, node: str, plain: dict[str, Any] | None) -> None:
+        """A worker's last account; None from one that had no users in this run."""
+        conductor = self._conductor
+        if conductor is None:
+            return
+        if plain is None:
+            conductor.excuse(node)
+        else:
+            conductor.take(node, plain)
+        if self._draining is not None and self._draining <= conductor.settled:
+            self._all_final.set()
 
     def on_spawning_complete(self) -> None:
-        """All users were started; with few iterations, all may have ended already."""
-        self._spawned = True
-        self.on_user_left()
+        """All users were started; with few iterations, all may have sent them already."""
+        self._end_when_done()
 
-    def on_user_left(self) -> None:
-        """A user of this process ended."""
-        run = _worker_run(self._environment)
-        self._end_when_done(run is not None and run.done > 0 and run.present == 0)
+    def on_user_done(self) -> None:
+        """A user of this process has sent all its iterations."""
+        self._end_when_done()
 
-    def _end_when_done(self, nobody_left: bool) -> None:
-        """Headless Locust does not end when its users have stopped: who counts the iterations ends the run."""
-        running = self._environment.runner.state == STATE_RUNNING
-        if nobody_left and running and self._spawned and self._conductor and self._conductor.config.iterations:
-            self._spawned = False
+    def _end_when_done(self) -> None:
+        """Locust knows no end but a time: who counts the iterations ends the run."""
+        conductor, runner = self._conductor, self._environment.runner
+        if conductor is None or not conductor.config.iterations or self._is_ending or runner.state != STATE_RUNNING:
+            return
+        if isinstance(runner, MasterRunner):
+            lost = {node for node in conductor.nodes if _is_gone(runner, node)}
+            resting = conductor.resting(without=lost)
+        else:
+            run = _worker_run(self._environment)
+            lost, resting = set(), run.resting if run is not None else 0
+        if resting >= (runner.user_count if lost else runner.target_user_count):
+            self._is_ending = True
             gevent.spawn(self._end)
 
     def _end(self) -> None:
@@ -133,50 +163,67 @@ class Conducting:
     # -- the end --------------------------------------------------------------------------------------------
 
     def on_test_stopping(self) -> None:
-        """On a master: wait for every worker's final account, or as long as they may take (see LOCUST's quit)."""
-        runner = self._environment.runner
-        if not isinstance(runner, MasterRunner) or self._conductor is None or self._awaited:
+        """On a master: wait until every worker's final account is here, or as long as they may take.
+
+        Whoever ends the run (its time, its iterations, a signal) may meet another one at it: all of them wait here, as
+        the first to go on lets Locust kill the greenlets that hear the workers.
+        """
+        runner, conductor = self._environment.runner, self._conductor
+        if not isinstance(runner, MasterRunner) or conductor is None:
             return
-        self._awaited = {client.id for client in runner.clients.running + runner.clients.spawning}
-        self._conductor.expect(self._awaited)
-        self._all_final.clear()
-        for node in self._awaited:
-            runner.send_message(DRAIN, None, client_id=node)
-        deadline = gevent.Timeout.start_new(self._environment.stop_timeout + SPARE_S)
-        try:
-            while not self._all_final.wait(timeout=1):
-                vanished = {node for node in self._awaited if _is_missing(runner, node)}
-                if self._awaited - vanished <= self._conductor.finals:
-                    break
-        except gevent.Timeout as timeout:
-            if timeout is not deadline:
-                raise
-            log.error("some workers did not send their final account in time")
-        finally:
-            deadline.close()
-            self._awaited = set()
+        if self._draining is None:
+            self._draining = {worker.id for worker in runner.clients.all if not _is_gone(runner, worker.id)}
+            self._all_final.clear()
+            for node in self._draining:
+                runner.send_message(DRAIN, None, client_id=node)
+        with gevent.Timeout(self._environment.stop_timeout + SPARE_S, False):
+            while not self._draining - {node for node in self._draining if _is_gone(runner, node)} <= conductor.settled:
+                self._all_final.wait(timeout=1)
+            return
+        log.error("some workers did not send their final account in time")
 
     def on_test_stop(self) -> None:
-        """All users have stopped: judge."""
+        """All users have stopped: judge, in a greenlet of its own, as those of Locust may be killed now."""
         conductor, self._conductor = self._conductor, None
         self._options.seqstress_run = None
-        if conductor is None:
-            return
+        if conductor is not None:
+            self._judging = gevent.spawn(self._judge, conductor)
+        self._await_verdict()
+
+    def _judge(self, conductor: Conductor) -> None:
         self._take_own(conductor, final=True)
         if self._progress is not None:
             self._progress.stop()
-        view = conductor.finish(self._own_cpu_s())
-        self._environment.process_exit_code = view.verdict.outcome.exit_code
-        self._environment.seqstress_view = view
-        self._environment.seqstress_directory = conductor.directory
-        seqstress.swarm.events.run_finished.fire(environment=self._environment, view=view)
-        if not self._options.headless:
+        environment = self._environment
+        view = conductor.judge(self._own_cpu_s())
+        environment.process_exit_code = view.verdict.outcome.exit_code
+        self._untold = conductor
+        try:
+            conductor.write()
+        except OSError as error:
+            log.error("the results could not be written: %s", error)
+        environment.seqstress_view = view
+        environment.seqstress_directory = conductor.directory
+        seqstress.swarm.events.run_finished.fire(environment=environment, view=view)
+        if self._options.headless:
+            gevent.spawn(self._end)  # Locust itself would stay when its last worker vanished
+        else:
             self._tell_verdict()
+
+    def _await_verdict(self) -> None:
+        if self._judging is not None:
+            self._judging.join()
 
     def on_quitting(self) -> None:
         """Locust chooses the exit code right after this event: whatever still runs must be judged now."""
-        if self._environment.runner.state in (STATE_RUNNING, STATE_SPAWNING):
-            self._environment.runner.stop()
+        runner = self._environment.runner
+        if runner.state in (STATE_RUNNING, STATE_SPAWNING):
+            if isinstance(runner, MasterRunner):
+                # Told to stop, workers would rest for the whole stop timeout before they heard that they may quit.
+                runner.stop(send_stop_to_client=False)
+            else:
+                runner.stop()
+        self._await_verdict()
 
     def on_quit(self) -> None:
         """Locust has printed its own tables: ours comes last."""
@@ -184,10 +231,11 @@ class Conducting:
             self._tell_verdict()
 
     def _tell_verdict(self) -> None:
-        view = getattr(self._environment, "seqstress_view", None)
-        if view is not None:
-            print_report(view)
-            print(f"Results: {self._environment.seqstress_directory}", flush=True)
+        conductor, self._untold = self._untold, None  # a signal makes Locust quit twice
+        if conductor is not None and conductor.view is not None:
+            print_report(conductor.view)
+            if conductor.directory is not None:
+                print(f"Results: {conductor.directory}", flush=True)
 
     def _own_cpu_s(self) -> float:
         """What this process used since the start of the run; a worker's own account has it already."""
@@ -210,34 +258,42 @@ class Sending:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._told = ""  # the run whose final account was sent
 
     def on_report(self, data: dict[str, Any]) -> None:
         """Put the account into Locust's regular report."""
         run = _worker_run(self._environment)
-        if run is not None and run.config.run_id != self._told:
+        if run is not None and not run.is_closed:
             data["seqstress"] = run.snapshot(final=False).to_plain()
 
     def on_drain(self) -> None:
         """The master waits: stop now, not when its own message comes."""
-        self._environment.runner.stop()
+        runner = self._environment.runner
+        if WorkerRun.of(self._environment) is None:
+            runner.send_message(FINAL, None)
+        else:
+            runner.stop()
 
     def on_test_stop(self) -> None:
         """All users have stopped."""
         run = WorkerRun.of(self._environment)
-        if run is not None and run.config.run_id != self._told:
-            self._told = run.config.run_id
+        if run is not None:
+            run.is_closed = True
             self._environment.runner.send_message(FINAL, run.snapshot(final=True).to_plain())
             run.close()
+
+    def on_quitting(self) -> None:
+        """Told to end (SIGTERM): the account first, then Locust's own word that this worker leaves."""
+        if WorkerRun.of(self._environment) is not None:
+            self._environment.runner.stop()
 
 
 def _worker_run(environment: Environment) -> WorkerRun | None:
     return getattr(environment, "seqstress_worker_run", None)
 
 
-def _is_missing(runner: MasterRunner, node: str) -> bool:
-    client = runner.clients.get(node)
-    return client is None or client.state == "missing"
+def _is_gone(runner: MasterRunner, node: str) -> bool:
+    worker = runner.clients.get(node)
+    return worker is None or worker.state == STATE_MISSING
 
 
 @events.init_command_line_parser.add_listener
@@ -249,7 +305,7 @@ def _add_arguments(parser: Any, **_: Any) -> None:
 def _hook_in(environment: Environment, runner: Any, **_: Any) -> None:
     # Python raises KeyboardInterrupt in whatever greenlet happens to run: a connection's reader would die of it and
     # its answers be lost. This way it reaches the main greenlet, where Locust waits for it.
-    gevent.signal_handler(signal.SIGINT, _interrupt)
+    gevent.signal_handler(signal.SIGINT, _Interrupt())
     options = environment.parsed_options
     if options.worker:
         _hook_in_worker(environment, runner)
@@ -257,8 +313,17 @@ def _hook_in(environment: Environment, runner: Any, **_: Any) -> None:
         _hook_in_conductor(environment, runner, options)
 
 
-def _interrupt() -> None:
-    raise KeyboardInterrupt
+class _Interrupt:
+    """What Ctrl-C does: the first one ends the run in good order; the second one ends that."""
+
+    def __init__(self) -> None:
+        self._came_before = False
+
+    def __call__(self) -> None:
+        if self._came_before:
+            raise SystemExit(Outcome.UNKNOWN.exit_code)
+        self._came_before = True
+        raise KeyboardInterrupt
 
 
 def _hook_in_worker(environment: Environment, runner: Any) -> None:
@@ -266,6 +331,7 @@ def _hook_in_worker(environment: Environment, runner: Any) -> None:
     hooks = environment.events
     hooks.report_to_master.add_listener(lambda data, **_: sending.on_report(data))
     hooks.test_stop.add_listener(lambda **_: sending.on_test_stop())
+    hooks.quitting.add_listener(lambda **_: sending.on_quitting())
     runner.register_message(DRAIN, lambda **_: sending.on_drain(), concurrent=True)
 
 
@@ -277,6 +343,8 @@ def _hook_in_conductor(environment: Environment, runner: Any, options: Any) -> N
         except InputError as error:
             print(f"seqstress: {error}", file=sys.stderr, flush=True)
             sys.exit(2)
+    else:
+        conducting.fill_form()
     hooks = environment.events
     hooks.test_start.add_listener(lambda **_: conducting.on_test_start())
     hooks.spawning_complete.add_listener(lambda **_: conducting.on_spawning_complete())
@@ -284,7 +352,7 @@ def _hook_in_conductor(environment: Environment, runner: Any, options: Any) -> N
     hooks.test_stop.add_listener(lambda **_: conducting.on_test_stop())
     hooks.quitting.add_listener(lambda **_: conducting.on_quitting())
     hooks.quit.add_listener(lambda **_: conducting.on_quit())
-    seqstress.swarm.events.user_left.add_listener(lambda **_: conducting.on_user_left())
+    seqstress.swarm.events.user_done.add_listener(lambda **_: conducting.on_user_done())
     if isinstance(runner, MasterRunner):
         hooks.worker_report.add_listener(lambda client_id, data, **_: conducting.on_worker_report(client_id, data))
         runner.register_message(FINAL, lambda msg, **_: conducting.on_final(msg.node_id, msg.data))

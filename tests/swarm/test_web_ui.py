@@ -84,6 +84,12 @@ def test_two_runs_in_one_process_have_a_clean_account_each(web_ui: WebUi) -> Non
     assert web_ui.locust.output.count("PASS") == 2
 
 
+def test_the_form_offers_the_load_of_the_scenario(web_ui: WebUi) -> None:
+    page = web_ui.get("/").text
+    assert re.search(r'"num_users": ?2\b', page)
+    assert "scenario" in page
+
+
 def test_a_run_by_iterations_ends_by_itself_and_the_ui_stays(web_ui: WebUi) -> None:
     web_ui.post("/swarm", user_count=2, spawn_rate=10, host=web_ui.target, iterations="3")
     web_ui.locust.until(lambda: len(web_ui.summaries) == 1, "the end of the run")
