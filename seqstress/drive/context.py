@@ -1,12 +1,18 @@
 """One client's view of the server: its correlation ID, its stream, and who hears what comes on it."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from gevent.event import Event
 
 from seqstress.drive.exchange import Exchange, StrayReply
 from seqstress.drive.session import Session
-from seqstress.protocol import Call, CorrelationId, EndCause, Reply, Stray, Stream, StreamEnd
+from seqstress.errors import StreamClosedError
+from seqstress.protocol import Call, CorrelationId, Reply, Stray, Stream, StreamEnd
+
+_LONGEST_NUMBER = 20
+"""Digits; what a server returns as a request id may be anything."""
 
 
 class Conversation:
@@ -41,7 +47,8 @@ class Conversation:
         """See ``StreamListener``."""
         exchange = self._exchange
         if exchange is None or exchange.ending is not None:
-            self._context.strays.append(StrayReply(self._stray_kind(reply), reply, at_ns))
+            kind = exchange.stray_kind(reply) if exchange is not None else Stray.ORPHAN
+            self._context.heard(StrayReply(kind, reply, at_ns))
             return
         self._send(exchange.on_reply(reply, at_ns))
         if exchange.ending is not None or exchange.is_pausing:
@@ -53,8 +60,6 @@ class Conversation:
         if self._exchange is not None and self._exchange.ending is None:
             self._exchange.on_end(end, at_ns)
             self.woken.set()
-        elif end.cause not in (EndCause.LOCAL, EndCause.COMPLETED):
-            self._context.broken_idle.append(end)
 
     # -- for the executor ---------------------------------------------------------------------------------------
 
@@ -68,40 +73,43 @@ class Conversation:
         """Let ``exchange`` look at the clock."""
         self._send(exchange.tick(now_ns))
 
+    def asked_before(self, request_id: str) -> bool:
+        """Whether ``request_id`` is one of an earlier exchange on this stream."""
+        prefix, dot, _ = request_id.rpartition(".")
+        number = prefix.rpartition(".")[2]
+        if not (number.isdecimal() and len(number) < _LONGEST_NUMBER):
+            return False
+        context, sequence = self._context, int(number)
+        known = self._first_sequence <= sequence < context.sequences
+        return known and context.request_prefix(sequence) == prefix + dot
+
     def _send(self, calls: Sequence[Call]) -> None:
         if calls and self.stream is not None:  # where it has ended, on_end has told the exchange
-            self.stream.send(calls)
-
-    def _stray_kind(self, reply: Reply) -> Stray:
-        kind = self._exchange.stray_kind(reply) if self._exchange is not None else Stray.ORPHAN
-        context = self._context
-        if kind is Stray.ORPHAN and any(
-            reply.request_id.startswith(context.request_prefix(number))
-            for number in range(self._first_sequence, context.sequences)
-        ):
-            return Stray.DUPLICATE  # of an earlier exchange on this stream: all its steps were answered
-        return kind
+            with suppress(StreamClosedError):  # it has ended, and on_end is on its way
+                self.stream.send(calls)
 
 
 class Context:
     """What one client knows across its plans. Streams stay open across them, unless the scenario says otherwise."""
 
     __slots__ = (
+        "_closing",
         "_conversation",
         "_session",
         "_user",
-        "broken_idle",
         "correlation_id",
         "index",
         "left_open",
         "sequences",
         "strays",
+        "when_unattended",
     )
 
     def __init__(self, session: Session, user: int, index: int) -> None:
         self._session = session
         self._user = user
         self._conversation: Conversation | None = None
+        self._closing: deque[tuple[int, Conversation]] = deque()  # half-closed ones, each with its deadline
         self.index = index
         self.sequences = 0
         """How many sequences it has begun: their numbers are part of the request ids."""
@@ -111,8 +119,8 @@ class Context:
         """The key of a sequence that the server may still hold under ``correlation_id``."""
         self.strays: list[StrayReply] = []
         """Answers that came while no exchange was under way; whoever records them empties it."""
-        self.broken_idle: list[StreamEnd] = []
-        """How streams ended, not by us, while no exchange was under way; likewise."""
+        self.when_unattended: Callable[[], object] | None = None
+        """What to call for each stray answer once no plan comes any more that would record it."""
 
     def __repr__(self) -> str:
         return f"<Context {self._user}.{self.index} {self._conversation}>"
@@ -123,6 +131,7 @@ class Context:
 
     def converse(self) -> Conversation:
         """The open stream; opens one where there is none (blocks this greenlet). Raises ConnectError."""
+        self._give_up_closing()
         conversation = self._conversation
         if conversation is None or conversation.stream is None or not conversation.stream.is_open:
             conversation = self._conversation = Conversation(self)
@@ -130,9 +139,11 @@ class Context:
         return conversation
 
     def half_close(self) -> None:
-        """End the stream in good order: what is under way on it is still served."""
+        """End the stream in good order: what is under way on it is still served, for as long as the timeout."""
         conversation, self._conversation = self._conversation, None
         if conversation is not None and conversation.stream is not None and conversation.stream.is_open:
+            session = self._session
+            self._closing.append((session.clock() + session.rules.timeout_ns, conversation))
             conversation.stream.half_close()
 
     def reset(self) -> None:
@@ -140,3 +151,17 @@ class Context:
         conversation, self._conversation = self._conversation, None
         if conversation is not None and conversation.stream is not None:
             conversation.stream.reset()
+
+    def heard(self, stray: StrayReply) -> None:
+        """An answer came while no exchange was under way."""
+        self.strays.append(stray)
+        if self.when_unattended is not None:
+            self.when_unattended()
+
+    def _give_up_closing(self) -> None:
+        """Reset streams that the server has not ended in time: with a stream per sequence they would pile up."""
+        closing, now_ns = self._closing, self._session.clock()
+        while closing and (closing[0][1].stream is None or closing[0][0] <= now_ns):
+            stream = closing.popleft()[1].stream
+            if stream is not None:
+                stream.reset()

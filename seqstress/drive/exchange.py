@@ -1,6 +1,6 @@
 """One plan under way on one stream, as a state machine: what to send when, and how each step ended."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -138,6 +138,7 @@ class Exchange:
         conditions: Conditions,
         slots: SlotBook,
         takes_over: str | None = None,
+        asked_before: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.correlation_ids = correlation_ids
         self.keys = request_prefixes
@@ -151,6 +152,7 @@ class Exchange:
         self._conditions = conditions
         self._slots = slots
         self._takes_over = takes_over
+        self._asked_before = asked_before  # whether a request id is one of an earlier exchange on this stream
         self._by_id: dict[str, StepRecord] = {}
         self._first: list[int] = []  # where each sequence begins in records
         for index, sequence in enumerate(sequences):
@@ -187,7 +189,8 @@ class Exchange:
     def on_sent(self, count: int, at_ns: int) -> None:
         """The next ``count`` calls have left."""
         for record in self._handed[self._left : self._left + count]:
-            record.sent_ns = at_ns
+            if not record.sent_ns:  # the server may have answered what it had seen but half
+                record.sent_ns = at_ns
         self._left += count
 
     def on_reply(self, reply: Reply, at_ns: int) -> list[Call]:
@@ -211,9 +214,11 @@ class Exchange:
         return self._after_answer(record, at_ns)
 
     def on_end(self, end: StreamEnd, at_ns: int) -> None:
-        """The stream is over: every open step is ``disconnected``."""
+        """The stream is over: every open step is ``disconnected``, and so is one that a think time held back."""
         if self.ending is None:
             self.stream_end = end
+            if self.is_pausing and self._handed:
+                self._hand_over(self._due_ns, at_ns)
             self._end_open(Fate.DISCONNECTED, Ending.BROKEN, at_ns)
 
     def abort(self, now_ns: int) -> None:
@@ -266,7 +271,10 @@ class Exchange:
     def stray_kind(self, reply: Reply) -> Stray:
         """What an answer is that no open step of this exchange asked for."""
         record = self._by_id.get(reply.request_id)
-        if record is None or not record.handed_ns:
+        if record is None:
+            # All steps of an earlier exchange on a stream that goes on were answered.
+            return Stray.DUPLICATE if self._asked_before(reply.request_id) else Stray.ORPHAN
+        if not record.handed_ns:
             return Stray.ORPHAN
         return Stray.DUPLICATE if record.answered_ns else Stray.LATE
 
@@ -387,6 +395,7 @@ class Exchange:
     def _finish(self, ending: Ending, now_ns: int) -> None:
         self.ending = ending
         self._due_ns = 0
-        if self._handed and self.leaves is not ServerState.CLEAN:
-            last = self._handed[-1]
-            self._slots.abandoned(self.keys[last.sequence], last.sent_ns, now_ns)
+        for sequence, key in enumerate(self.keys):
+            if self._slots.is_open(key):
+                last_sent_ns = max(record.sent_ns for record in self.sequence_records(sequence))
+                self._slots.abandoned(key, last_sent_ns, now_ns)

@@ -1,10 +1,11 @@
 """Runs the plans of one user, one at a time: IDs, stream, deadlines, and the record of what happened."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import gevent
 
-from seqstress.drive.context import Context
+from seqstress.drive.context import Context, Conversation
 from seqstress.drive.exchange import Ending, Exchange
 from seqstress.drive.recording import PlanOutcome, record_plan, record_strays, record_unsent
 from seqstress.drive.session import Session
@@ -15,6 +16,8 @@ from seqstress.scenario.model import StreamUse
 
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
+CATCH_UP_S = 0.001
+"""A timer longer than nothing: the event loop polls its sockets before it ends."""
 
 
 class Executor:
@@ -29,33 +32,39 @@ class Executor:
         self._user = user
         self._contexts = [Context(session, user, index) for index in range(contexts)]
         self._retry_s = FIRST_RETRY_S
+        self._pause_s = 0.0
 
     def __repr__(self) -> str:
         return f"<Executor of user {self._user}, {len(self._contexts)} contexts>"
 
     def run(self, plan: Plan) -> PlanOutcome:
         """Send ``plan`` on its context and wait for its end."""
+        if self._pause_s:
+            gevent.sleep(self._pause_s)
         context = self._contexts[plan.context]
         try:
             conversation = context.converse()
         except ConnectError:
-            outcome = record_unsent(self._session, plan)
-            gevent.sleep(self._retry_s)
-            self._retry_s = min(self._retry_s * 2, LAST_RETRY_S)
-            return outcome
-        self._retry_s = FIRST_RETRY_S
-        exchange = self._exchange_for(plan, context)
+            self._back_off()
+            return record_unsent(self._session, plan)
+        exchange = self._exchange_for(plan, context, conversation)
         clock = self._session.clock
         try:
             conversation.begin(exchange, clock())
             while exchange.ending is None:
                 conversation.woken.clear()
-                conversation.woken.wait(max(0, exchange.wake_ns - clock()) / 1e9)
+                if not conversation.woken.wait(max(0, exchange.wake_ns - clock()) / 1e9) and not exchange.is_pausing:
+                    # Where this process itself was held up, the answer may be in the kernel: it is read first.
+                    gevent.sleep(CATCH_UP_S)
                 conversation.tick(exchange, clock())
         finally:
             exchange.abort(clock())  # does nothing unless this greenlet was killed
             self._clean_up(context, exchange)
             outcome = record_plan(self._session, self._user, plan, context, exchange)
+        if exchange.ending is Ending.BROKEN and not any(record.answered_ns for record in exchange.records):
+            self._back_off()  # a server that takes connections and drops them is no better than none
+        else:
+            self._retry_s, self._pause_s = FIRST_RETRY_S, 0.0
         return outcome
 
     def close(self) -> None:
@@ -63,8 +72,14 @@ class Executor:
         for context in self._contexts:
             context.half_close()
             record_strays(self._session, self._user, context)
+            context.when_unattended = partial(record_strays, self._session, self._user, context)
 
-    def _exchange_for(self, plan: Plan, context: Context) -> Exchange:
+    def _back_off(self) -> None:
+        """Let the next plan wait, and the one after it longer."""
+        self._pause_s = self._retry_s
+        self._retry_s = min(self._retry_s * 2, LAST_RETRY_S)
+
+    def _exchange_for(self, plan: Plan, context: Context, conversation: Conversation) -> Exchange:
         ids = self._correlation_ids(plan, context)
         prefixes = []
         for _ in plan.sequences:
@@ -79,6 +94,7 @@ class Executor:
             session.conditions,
             session.slots,
             context.left_open,
+            conversation.asked_before,
         )
 
     def _correlation_ids(self, plan: Plan, context: Context) -> Sequence[CorrelationId]:

@@ -111,6 +111,10 @@ class SlotBook:
         was_passed_over = self._served_sent_ns is not None and self._served_sent_ns > sent_ns + MARGIN_NS
         return first_dip_ns is None and not was_passed_over
 
+    def is_open(self, key: Hashable) -> bool:
+        """Whether the sequence is open as of the last call."""
+        return key in self._open
+
     @property
     def open_count(self) -> int:
         """How many sequences are open as of the last call."""

@@ -329,3 +329,46 @@ class TestSlots:
         answer(subject, value("a.0", 1), 1 * MS)
         answer(subject, error("a.1"), 2 * MS)
         assert slots.open_count == 0
+
+
+class TestWhatAServerMayDoToUs:
+    def test_no_failed_sequence_keeps_a_slot_in_the_book_for_ever(self) -> None:
+        slots = SlotBook(1, S)
+        subject = exchange(valid(1), valid(2), slots=slots)
+        run(subject)
+        subject.tick(6 * S)
+        assert subject.ending is Ending.GIVEN_UP
+        slots.started("later", 9 * S)
+        assert slots.open_count == 1
+
+    def test_an_end_that_failed_frees_its_slot_at_the_idle_limit(self) -> None:
+        slots = SlotBook(1, S)
+        subject = exchange(valid(1), valid(2), slots=slots)
+        run(subject)
+        answer(subject, error("a.0", "boom"), 1 * MS)
+        answer(subject, value("b.0", 2), 2 * MS)
+        slots.started("later", 3 * S)
+        assert slots.open_count == 1
+
+    def test_an_answer_before_the_last_byte_of_its_request_has_left_takes_no_negative_time(self) -> None:
+        subject = exchange(valid(1))
+        calls = subject.start(1 * MS)
+        subject.on_reply(value("a.0", 1), 2 * MS)
+        leave(subject, calls, 3 * MS)
+        assert subject.records[0].service_us >= 0
+        assert fates(subject) == ["ok"]
+
+    def test_a_break_in_a_think_time_disconnects_the_step_that_waits_for_its_turn(self) -> None:
+        subject = exchange(valid(1, 2, 3, think_us=10_000), **PACED)
+        run(subject)
+        answer(subject, value("a.0", 1), 5 * MS)
+        subject.on_end(BROKEN, 6 * MS)
+        assert fates(subject) == ["ok", "disconnected", "-"]
+        assert subject.ending is Ending.BROKEN
+
+    def test_a_break_before_anything_was_sent_is_nobodys_fate(self) -> None:
+        steps = tuple(step._replace(think_us=10_000) for step in valid(1, 2).steps)
+        subject = exchange(SequencePlan(0, steps, ServerState.CLEAN), **PACED)
+        run(subject)
+        subject.on_end(BROKEN, 6 * MS)
+        assert fates(subject) == ["-", "-"]

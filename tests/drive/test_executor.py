@@ -1,13 +1,16 @@
 """Whole plans of a user against scripted servers: what is sent, recorded and kept for the next plan."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 
 import gevent
+import gevent.socket
 import pytest
 
 from seqstress.drive import executor as executor_module
 from seqstress.drive.executor import Executor
 from seqstress.drive.session import Session
+from seqstress.errors import StreamClosedError
 from seqstress.protocol import Call, EndCause, Fate, Plan, Reply, SequencePlan, ServerState, Stray, StreamEnd
 from seqstress.scenario import Scenario
 from seqstress.triton.preflight import Strategy, Target
@@ -217,3 +220,89 @@ def test_failures_beyond_the_room_are_counted_but_not_kept() -> None:
         executor.run(plan(valid(1), number=number))
     assert session.ledger.pattern("valid").fates[Fate.WRONG_RESULT] == 60
     assert len(session.ledger.failures) == 50
+
+
+def test_a_duplicate_of_an_earlier_plan_is_known_while_another_one_is_under_way() -> None:
+    healthy = accumulator()
+
+    def repeats_its_first_answer(stream: ScriptedStream, call: Call) -> list[Reply | StreamEnd]:
+        earlier = [value(stream.calls[0].request_id, 1)] if call is not stream.calls[0] else []
+        return [*earlier, *healthy(stream, call)]
+
+    session = session_on(repeats_its_first_answer)
+    executor = Executor(session, 0, 1)
+    for number in range(3):
+        executor.run(plan(valid(1), number=number))
+    assert session.ledger.strays[Stray.DUPLICATE] == 2
+    assert session.ledger.strays[Stray.ORPHAN] == 0
+
+
+def test_ids_that_only_look_like_ours_are_orphans() -> None:
+    session = session_on(accumulator())
+    executor = Executor(session, 0, 1)
+    asked = executor.run(plan(valid(1))).records[0].call.request_id
+    strange = ["", ".", f"1{asked}", f"{asked.rpartition('.')[0]}1.0", f"1.0.0.0.{'9' * 5000}.0", "1.0.0.0.٠.0"]
+    for request_id in strange:
+        streams(session)[0].deliver(value(request_id, 1))
+    executor.close()
+    assert session.ledger.strays[Stray.ORPHAN] == len(strange)
+
+
+def test_an_answer_after_the_last_plan_is_still_counted() -> None:
+    session = session_on(accumulator())
+    executor = Executor(session, 0, 1)
+    outcome = executor.run(plan(valid(1)))
+    executor.close()
+    streams(session)[0].listener.on_reply(value(outcome.records[0].call.request_id, 1), 1)
+    assert session.ledger.strays[Stray.DUPLICATE] == 1
+
+
+def test_half_closed_streams_that_the_server_never_ends_do_not_pile_up() -> None:
+    session = session_on(accumulator(), stream="per_sequence", timeout_s=1)
+    now_ns = 1
+    session.clock = lambda: now_ns
+    executor = Executor(session, 0, 1)
+    for number in range(3):
+        executor.run(plan(valid(1), number=number))
+    assert [stream.was_reset for stream in streams(session)] == [False] * 3
+    now_ns = 2 * 10**9
+    executor.run(plan(valid(1), number=3))
+    assert [stream.was_reset for stream in streams(session)] == [True] * 3 + [False]
+
+
+def test_a_server_that_drops_every_stream_is_not_hammered(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(gevent, "sleep", slept.append)
+    session = session_on(lambda _stream, _call: [BROKEN])
+    executor = Executor(session, 0, 1)
+    for number in range(4):
+        executor.run(plan(valid(1), number=number))
+    assert slept == [0.001, 0.002, 0.004]
+
+
+def test_a_stream_that_is_over_before_its_end_was_told_is_no_error() -> None:
+    class OverInSecret(ScriptedStream):
+        def send(self, _calls: Sequence[Call]) -> None:
+            gevent.spawn(self.listener.on_end, BROKEN, 1)
+            raise StreamClosedError("the end is on its way")
+
+    session = session_on(silent, timeout_s=60)
+    transport = session.transport
+    transport.open_stream = lambda _binding, listener: OverInSecret(transport, listener)  # type: ignore[method-assign, arg-type]
+    outcome = Executor(session, 0, 1).run(plan(valid(1)))
+    assert [record.fate for record in outcome.records] == [Fate.DISCONNECTED]
+
+
+def test_answers_that_this_process_was_too_busy_to_read_are_no_timeout() -> None:
+    """A real socket pair: the kernel holds the answer while the event loop is stopped past the deadline."""
+    near, far = gevent.socket.socketpair()
+
+    def by_socket(stream: ScriptedStream, call: Call) -> list[Reply | StreamEnd]:
+        far.send(b"!")  # it is in the kernel from here on
+        time.sleep(0.1)  # twice the timeout, and nothing of this process runs
+        gevent.spawn(lambda: near.recv(1) and stream.deliver(value(call.request_id, 1)))
+        return []
+
+    with near, far:
+        outcome = Executor(session_on(by_socket), 0, 1).run(plan(valid(1)))
+    assert [record.fate for record in outcome.records] == [Fate.OK]
