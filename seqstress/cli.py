@@ -2,10 +2,13 @@
 
 import json
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -14,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from seqstress.doctor import examine_client, examine_server
-from seqstress.errors import InputError, SeqstressError, ServerError
+from seqstress.errors import InputError, InterruptedRunError, SeqstressError, ServerError
 from seqstress.launch import WEB_HOST, WEB_PORT, LocustRun, run_locust
 from seqstress.report.summary import summary_schema
 from seqstress.scenario import load_scenario, scenario_schema
@@ -85,6 +88,7 @@ def run(
         *context.args,
     ]
     with ExitStack() as stack:
+        stack.enter_context(_interruptible())
         server = None
         if url is None:
             server = stack.enter_context(_embedded(name, release, grpc_threads))
@@ -92,7 +96,7 @@ def run(
         assert address is not None
         if ui:
             print(f"Locust's web UI: http://{WEB_HOST}:{WEB_PORT}", flush=True)
-        code = run_locust(LocustRun(scenario, address, tuple(arguments), workers, ui), _free_port())
+        code, _ = run_locust(LocustRun(scenario, address, tuple(arguments), workers, ui), _free_port())
         if server is not None and not server.is_running:
             print(f"The embedded server died (exit code {server.returncode}):\n{server.log_tail()}", file=sys.stderr)
     raise typer.Exit(code)
@@ -126,6 +130,7 @@ def serve(
 L0_MODELS = ("l0_1x4", "l0_2x2", "l0_4x1")
 L0_THREADS = (None, 128)
 L0_REFUSED_THREADS = (-1, 0, 1, 129)
+L0_COLUMNS = ("model", "gRPC threads", "verdict")
 GRPC_THREADS = "grpc-infer-thread-count"
 
 
@@ -149,24 +154,27 @@ def l0(
         *_option("--seed", seed),
         *_option("--out", out),
     ]
-    installation = locate(release)
-    takes_threads = has_option(installation, GRPC_THREADS)
+    takes_threads = has_option(locate(release), GRPC_THREADS)
     rows: list[tuple[str, str, str]] = []
-    codes = []
-    for threads in L0_THREADS if takes_threads else L0_THREADS[:1]:
-        for name in L0_MODELS:
+    codes: list[int] = []
+    with _interruptible():
+        for threads, name in product(L0_THREADS if takes_threads else L0_THREADS[:1], L0_MODELS):
             with _embedded(name, release, threads) as server:
-                code = run_locust(LocustRun(scenario, server.grpc_target, (*arguments, "--model", name)), _free_port())
+                run = LocustRun(scenario, server.grpc_target, (*arguments, "--model", name))
+                code, was_stopped = run_locust(run, _free_port())
             codes.append(code)
             rows.append((name, "default" if threads is None else str(threads), _outcome_text(code)))
-    for threads in L0_REFUSED_THREADS if takes_threads else ():
-        refused = _is_refused(threads, release)
-        codes.append(Outcome.PASS.exit_code if refused else Outcome.FAIL.exit_code)
-        rows.append((L0_MODELS[0], str(threads), "PASS: refused to start" if refused else "FAIL: started"))
+            if was_stopped or code == BAD_INPUT:
+                _print_table("L0 matrix, not finished", L0_COLUMNS, rows)
+                raise typer.Exit(_worst([*codes, Outcome.UNKNOWN.exit_code]))
+        for threads in L0_REFUSED_THREADS if takes_threads else ():
+            refused = _is_refused(threads, release)
+            codes.append(Outcome.PASS.exit_code if refused else Outcome.FAIL.exit_code)
+            rows.append((L0_MODELS[0], str(threads), "PASS: refused to start" if refused else "FAIL: started"))
     if not takes_threads:
         others = ", ".join(str(threads) for threads in (*L0_THREADS[1:], *L0_REFUSED_THREADS))
         rows.append(("all", others, f"not run: this release of Triton has no --{GRPC_THREADS}"))
-    _print_table("L0 matrix", ("model", "gRPC threads", "verdict"), rows)
+    _print_table("L0 matrix", L0_COLUMNS, rows)
     raise typer.Exit(_worst(codes))
 
 
@@ -204,7 +212,7 @@ def main() -> NoReturn:
         app(prog_name="seqstress")
     except InputError as error:
         _fail(str(error), BAD_INPUT)
-    except (ServerError, SeqstressError) as error:
+    except SeqstressError as error:
         _fail(str(error), Outcome.UNKNOWN.exit_code)
     sys.exit(0)
 
@@ -214,8 +222,24 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM unwind in good order, with an exit code that is not the verdict FAIL."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise InterruptedRunError("stopped; there is no verdict")
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def _embedded(name: str, release: str | None, grpc_threads: int | None) -> TritonServer:
-    print(f"Starting the embedded Triton with model {name} ...", flush=True)
+    threads = "" if grpc_threads is None else f" and {grpc_threads} gRPC threads"
+    print(f"Starting the embedded Triton with model {name}{threads} ...", flush=True)
     return TritonServer(specs_named([name]), release=release, grpc_threads=grpc_threads)
 
 

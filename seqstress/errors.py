@@ -35,6 +35,10 @@ class ServerError(SeqstressError):
         super().__init__(f"{message}\n{log_tail}" if log_tail else message)
 
 
+class InterruptedRunError(SeqstressError):
+    """Ctrl-C or SIGTERM came while no load was running: there is nothing to judge."""
+
+
 class WireError(SeqstressError):
     """The root of what the transports raise."""
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import gevent
 
-from seqstress.errors import WireError
+from seqstress.errors import PreflightError, WireError
 from seqstress.plan.capacity import Capacity, estimate
 from seqstress.plan.mix import UserPlans
-from seqstress.report.files import write_run
+from seqstress.report.files import run_directory, write_run
 from seqstress.report.view import RunFacts, RunView
 from seqstress.scenario import Scenario
 from seqstress.swarm import options as command_line
@@ -52,11 +52,14 @@ def prepare(options: Any, host: str | None) -> Prepared:
     iterations = command_line.iterations_of(options, scenario)
     seed = command_line.seed_of(options)
     address = command_line.address_of(host)
+    command_line.require_writable(Path(options.out))
     transport = Http2Transport(address)
     try:
         control = Control(transport)
         target = examine(control, scenario, str(options.scenario))
         facts = control.server_metadata()
+    except WireError as error:
+        raise PreflightError(f"the server at {address} does not tell its name and version: {error}") from error
     finally:
         transport.close()
     # Whether the patterns that are left have any weight: better told here than by each user of each worker.
@@ -80,14 +83,16 @@ class Conductor:
     config: RunConfig
     out: Path
     command: str
+    _run_time_s: float
     _before: ModelStatistics | None = None
     _started_s: float = field(default_factory=time.monotonic)
     _snapshots: dict[str, WorkerSnapshot] = field(default_factory=dict)
     _expected: set[str] = field(default_factory=set)
+    _excused: set[str] = field(default_factory=set)
     view: RunView | None = None
-    """The judged run, once ``finish`` has been called."""
+    """The judged run, once ``judge`` has been called."""
     directory: Path | None = None
-    """Where its files were written."""
+    """Where its files were written, once ``write`` has been called."""
 
     @classmethod
     def start(cls, prepared: Prepared, options: Any) -> "Conductor":
@@ -105,9 +110,21 @@ class Conductor:
             started_epoch_s=time.time(),
             verbose_steps=bool(options.verbose_steps),
         )
-        conductor = cls(prepared, config, Path(options.out), _repeat(prepared, options))
+        conductor = cls(prepared, config, Path(options.out), _repeat(prepared, options), options.run_time or 0)
         conductor._before = conductor._statistics()
         return conductor
+
+    @property
+    def headline(self) -> str:
+        """What is about to run, in one line."""
+        scenario, prepared = self.config.scenario, self.prepared
+        iterations, run_time_s = self.config.iterations, self._run_time_s
+        ends = [f"{iterations} plans each"] if iterations else []
+        ends += [f"{run_time_s:g} s"] if run_time_s else []
+        return (
+            f"Running {scenario.name} on model {scenario.model.name} of {prepared.server} at {prepared.address}: "
+            f"{scenario.load.users} users, {' or '.join(ends) or 'until it is stopped'}, seed {prepared.seed}"
+        )
 
     def take(self, node: str, plain: Mapping[str, object]) -> None:
         """Keep the latest account of a worker; those of other runs and stale ones change nothing."""
@@ -122,10 +139,29 @@ class Conductor:
         """These workers owe a final account."""
         self._expected |= nodes
 
+    def excuse(self, node: str) -> None:
+        """This worker says that it had no users in this run."""
+        self._expected.discard(node)
+        self._excused.add(node)
+
+    @property
+    def nodes(self) -> set[str]:
+        """The workers that owe or gave an account."""
+        return self._expected | self._snapshots.keys()
+
     @property
     def finals(self) -> set[str]:
         """The workers whose final account is here."""
         return {node for node, snapshot in self._snapshots.items() if snapshot.final}
+
+    @property
+    def settled(self) -> set[str]:
+        """The workers from which nothing more will come."""
+        return self.finals | self._excused
+
+    def resting(self, without: set[str]) -> int:
+        """How many users have sent all their iterations, but for those of the workers ``without``."""
+        return sum(snapshot.resting for node, snapshot in self._snapshots.items() if node not in without)
 
     @property
     def snapshots(self) -> tuple[WorkerSnapshot, ...]:
@@ -137,8 +173,8 @@ class Conductor:
         """Since the start of the run."""
         return time.monotonic() - self._started_s
 
-    def finish(self, own_cpu_s: float) -> RunView:
-        """Judge the run and write its files; ``own_cpu_s`` is what this process used where it is no worker."""
+    def judge(self, own_cpu_s: float) -> RunView:
+        """Judge the run; ``own_cpu_s`` is what this process used where it is no worker."""
         duration_s = self.elapsed_s
         merged = merge_snapshots(self._snapshots.values())
         audited = self._audit(merged.ledger)
@@ -149,7 +185,7 @@ class Conductor:
             duration_s=duration_s,
             lag=merged.lag,
             cpu_share=max((worker.cpu_share for worker in merged.workers), default=0.0),
-            missing_workers=sorted((self._expected | self._snapshots.keys()) - self.finals),
+            missing_workers=sorted(self.nodes - self.finals),
         )
         prepared, config = self.prepared, self.config
         self.view = RunView(
@@ -173,10 +209,14 @@ class Conductor:
                 warnings=prepared.target.warnings,
             )
         )
-        started = time.strftime("%Y%m%d-%H%M%S", time.localtime(config.started_epoch_s))
-        self.directory = self.out / f"{started}-{config.scenario.name}"
-        write_run(self.directory, self.view)
         return self.view
+
+    def write(self) -> Path:
+        """Write the files of the judged run into a folder of their own. Raises OSError."""
+        assert self.view is not None
+        self.directory = run_directory(self.out, self.view)
+        write_run(self.directory, self.view)
+        return self.directory
 
     def _audit(self, ledger: Ledger) -> Audit:
         """Compare until the counters agree or have had time enough: the last answers show up a little later."""

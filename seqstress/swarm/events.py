@@ -24,11 +24,14 @@ step_failed = EventHook()
 stray_answer = EventHook()
 """Fired for each answer that nobody waited for: ``environment``, ``user``, ``outcome``, ``stray`` (StrayReply)."""
 
+user_done = EventHook()
+"""Fired when a user has sent all its iterations: ``environment``, ``user``."""
+
 user_left = EventHook()
 """Fired when a user has left the run: ``environment``, ``user``."""
 
 run_finished = EventHook()
 """Fired once per run on the master (or locally), after the verdict: ``environment``, ``view`` (RunView)."""
 
-for _name in ("sequence_finished", "step_failed", "stray_answer", "user_left", "run_finished"):
+for _name in ("sequence_finished", "step_failed", "stray_answer", "user_done", "user_left", "run_finished"):
     setattr(events, _name, globals()[_name])

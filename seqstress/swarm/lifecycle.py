@@ -12,7 +12,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
-from locust import events
+from locust import events, runners
 from locust.env import Environment
 from locust.runners import STATE_MISSING, STATE_RUNNING, STATE_SPAWNING, MasterRunner
 
@@ -41,6 +41,7 @@ SPARE_S = 5
 
 REPORT_INTERVAL_S = 1.0
 """How often workers report: Locust's own 3 s is long for live progress, and for the end of a short run."""
+runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
 
 
 class Conducting:
@@ -56,7 +57,7 @@ class Conducting:
         self._cpu_at_start_s = 0.0
         self._draining: set[str] | None = None
         self._all_final = Event()
-        self._judging: gevent.Greenlet | None = None
+        self._judging: gevent.Greenlet[[Conductor], None] | None = None
         self._untold: Conductor | None = None
 
     # -- before the load ------------------------------------------------------------------------------------
@@ -98,14 +99,7 @@ class Conducting:
             conductor.expect({worker.id for worker in runner.clients.ready})
         if not self._options.stop_timeout:
             self._environment.stop_timeout = min(prepared.scenario.timeout_s + 1, LONGEST_STOP_S)
-        log.info(
-            "run %s: %s on model %s of %s, seed %d",
-            conductor.config.run_id,
-            prepared.scenario.name,
-            prepared.target.binding.model,
-            prepared.server,
-            prepared.seed,
-        )
+        print(conductor.headline, flush=True)
         self._progress = Progress(conductor, self._refresh)
 
     def _prepare(self) -> Prepared:
@@ -176,10 +170,12 @@ class Conducting:
             self._all_final.clear()
             for node in self._draining:
                 runner.send_message(DRAIN, None, client_id=node)
-        with gevent.Timeout(self._environment.stop_timeout + SPARE_S, False):
-            while not self._draining - {node for node in self._draining if _is_gone(runner, node)} <= conductor.settled:
-                self._all_final.wait(timeout=1)
-            return
+        deadline_s = time.monotonic() + self._environment.stop_timeout + SPARE_S
+        while time.monotonic() < deadline_s:
+            present = {node for node in self._draining if not _is_gone(runner, node)}
+            if present <= conductor.settled:
+                return
+            self._all_final.wait(timeout=1)
         log.error("some workers did not send their final account in time")
 
     def on_test_stop(self) -> None:
@@ -205,10 +201,10 @@ class Conducting:
         environment.seqstress_view = view
         environment.seqstress_directory = conductor.directory
         seqstress.swarm.events.run_finished.fire(environment=environment, view=view)
-        if self._options.headless:
-            gevent.spawn(self._end)  # Locust itself would stay when its last worker vanished
-        else:
+        if not self._options.headless:
             self._tell_verdict()
+        elif isinstance(environment.runner, MasterRunner) and environment.runner.worker_count == 0:
+            gevent.spawn(self._end)  # Locust itself would stay when its last worker vanished
 
     def _await_verdict(self) -> None:
         if self._judging is not None:
@@ -345,6 +341,9 @@ def _hook_in_conductor(environment: Environment, runner: Any, options: Any) -> N
             sys.exit(2)
     else:
         conducting.fill_form()
+    if options.brief:
+        for logger in ("locust.main", "locust.runners", "locust.stats_logger"):
+            logging.getLogger(logger).setLevel(logging.WARNING)
     hooks = environment.events
     hooks.test_start.add_listener(lambda **_: conducting.on_test_start())
     hooks.spawning_complete.add_listener(lambda **_: conducting.on_spawning_complete())

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from seqstress.errors import InputError
@@ -25,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("seqstress")
     group.add_argument("--out", default="runs", help="folder for the results of runs (default: runs)")
     group.add_argument("--verbose-steps", action="store_true", help="print every step as it ends")
+    group.add_argument(
+        "--brief", action="store_true", help="leave out Locust's own notes and tables; the report has their figures"
+    )
     group.add_argument("--repeat-command", default="", help=argparse.SUPPRESS)  # what ``seqstress run`` was asked
     # What the master tells its workers: it rides to them with Locust's own options.
     group.add_argument("--seqstress-run", default=None, help=argparse.SUPPRESS)
@@ -78,6 +82,16 @@ def address_of(host: str | None) -> str:
     if not colon or not name or not port.isdigit() or not 0 < int(port) < 65536:
         raise InputError(f"--host {host!r} is not HOST:PORT. Give the gRPC port too (Triton's default is 8001)")
     return address
+
+
+def require_writable(directory: Path) -> None:
+    """Make the folder of the results. Raises InputError: better now than after a long run."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InputError(f"--out {directory}: {error.strerror}. Name a folder that you may write to") from error
 
 
 def _whole(text: Any, option: str) -> int:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from locust import TaskSet, User, constant, tag, task
+import gevent
+from locust import TaskSet, User, tag, task
 from locust.exception import StopUser
 
 from seqstress.scenario import Scenario
@@ -54,11 +55,20 @@ class Patterns(TaskSet):
         self.user.send()
 
 
+UNTIL_STOPPED_S = 1e6
+"""How long a user rests that has sent all its iterations."""
+
+_POLL_S = 0.01
+
+
 class SequenceUser(User):
-    """One client with several contexts; runs one plan at a time. Ends by itself after ``--iterations`` plans."""
+    """One client with several contexts; runs one plan at a time.
+
+    After ``--iterations`` plans it rests until it is stopped. Were it to end, Locust would miss it and start another
+    in its place with the next users of the ramp-up or the next worker that comes: more plans than were asked for.
+    """
 
     tasks = [Patterns]  # noqa: RUF012 (Locust's own idiom)
-    wait_time = constant(0)
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
@@ -68,6 +78,8 @@ class SequenceUser(User):
 
     def on_start(self) -> None:
         """Join the run: contexts and seeds come from this user's number on its worker."""
+        while self.environment.runner is None:  # on a worker that joins late, until Locust has finished making it
+            gevent.sleep(_POLL_S)
         self.run_on_worker = WorkerRun.of(self.environment)
         if self.run_on_worker is not None:
             self.member = self.run_on_worker.join(frozenset(task.__name__ for task in Patterns.tasks))
@@ -78,6 +90,10 @@ class SequenceUser(User):
             self.run_on_worker.leave(self.member)
             events.user_left.fire(environment=self.environment, user=self)
 
+    def wait_time(self) -> float:
+        """No pause between plans, and no end to the pause after the last one."""
+        return UNTIL_STOPPED_S if self.member is not None and self.member.is_done else 0
+
     def choose(self) -> str:
         """Draw the next context and pattern. Stops where there is no run: it was refused, and why has been told."""
         if self.member is None:
@@ -86,7 +102,7 @@ class SequenceUser(User):
         return self.choice.pattern
 
     def send(self) -> None:
-        """Run the plan of the choice, tell Locust, and stop after the last iteration."""
+        """Run the plan of the choice and tell Locust."""
         run, member = self.run_on_worker, self.member
         assert run is not None and member is not None
         plan = member.plans.draw(self.choice)
@@ -95,8 +111,8 @@ class SequenceUser(User):
         run.publish(self, outcome)
         self.iterations += 1
         if self.iterations == run.config.iterations:
-            member.is_done = True
-            raise StopUser
+            run.finish(member)
+            events.user_done.fire(environment=self.environment, user=self)
 
 
 def weigh_tasks(scenario: Scenario) -> None:

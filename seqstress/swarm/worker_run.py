@@ -49,10 +49,13 @@ class WorkerRun:
         self._users = 0
         self._present = 0
         self._done = 0
+        self.is_closed = False
+        """Whether its final account was given: whoever comes now comes too late."""
 
     @classmethod
     def of(cls, environment: Environment) -> "WorkerRun | None":
-        """The run under way in this process; None where there is none or where it was refused."""
+        """The run under way in this process; None where there is none, where it was refused, and once it is closed:
+        a master that is still starting users when the run ends may send some after that."""
         plain = getattr(environment.parsed_options, "seqstress_run", None)
         current: WorkerRun | None = getattr(environment, "seqstress_worker_run", None)
         if not plain:
@@ -60,7 +63,7 @@ class WorkerRun:
         if current is None or current.config.run_id != plain["run_id"]:
             current = cls(environment, RunConfig.from_plain(plain))
             environment.seqstress_worker_run = current
-        return current
+        return None if current.is_closed else current
 
     def join(self, patterns: frozenset[str]) -> Member:
         """A user starts: its seeds come from its number on this worker. Raises InputError."""
@@ -72,19 +75,19 @@ class WorkerRun:
         self._present += 1
         return Member(plans, Executor(session, number, plans.context_count))
 
+    def finish(self, member: Member) -> None:
+        """A user has sent all its iterations."""
+        member.is_done = True
+        self._done += 1
+
     def leave(self, member: Member) -> None:
         """A user stops."""
         member.executor.close()
         self._present -= 1
-        self._done += member.is_done
+        self._done -= member.is_done
 
     @property
-    def present(self) -> int:
-        """How many users take part now."""
-        return self._present
-
-    @property
-    def done(self) -> int:
+    def resting(self) -> int:
         """How many users have sent all their iterations."""
         return self._done
 
@@ -136,10 +139,12 @@ class WorkerRun:
             cpu_s=time.process_time() - self._cpu_at_start_s,
             wall_s=time.monotonic() - self._started_s,
             users=self._users,
+            resting=self._done,
         )
 
     def close(self) -> None:
         """The run is over on this process: streams, connections and the lag probe end."""
+        self.is_closed = True
         self._lag.stop()
         self.session.transport.close()
 

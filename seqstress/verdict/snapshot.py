@@ -28,6 +28,8 @@ class WorkerSnapshot:
     """Time since the run began on this worker."""
     users: int
     """How many users it ran at most."""
+    resting: int = 0
+    """How many users have sent all their iterations and wait for the end of the run."""
 
     @property
     def cpu_share(self) -> float:
@@ -47,6 +49,7 @@ class WorkerSnapshot:
             "cpu_s": float(self.cpu_s),
             "wall_s": float(self.wall_s),
             "users": int(self.users),
+            "resting": int(self.resting),
         }
 
     @classmethod
@@ -63,6 +66,7 @@ class WorkerSnapshot:
             cpu_s=cast(float, plain["cpu_s"]),
             wall_s=cast(float, plain["wall_s"]),
             users=cast(int, plain["users"]),
+            resting=cast(int, plain["resting"]),
         )
 
 
