@@ -2,36 +2,20 @@
 
 import contextlib
 import os
-import platform
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from seqstress.errors import PreflightError
 from seqstress.triton.libpython import PACKAGE, SONAME, find_libpython
+from seqstress.triton.platforms import Problem, platform_problems, version_numbers
 from seqstress.triton.releases import Installation, locate
 from seqstress.triton.staging import Stage, stage
 
-GLIBC = (2, 35)
-"""The wheels of nvidia-pytriton are tagged manylinux_2_35."""
-MACHINES = ("x86_64", "aarch64")
-
 _PROBE_TIMEOUT_S = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that keeps the embedded server from running here."""
-
-    subject: str
-    """A word for tables, e.g. ``glibc``."""
-    sentence: str
-    """What is wrong, why it matters and what to do."""
 
 
 def check_host(
@@ -61,32 +45,6 @@ def require_host(
         lines = "\n".join(f"- {problem.sentence}" for problem in problems)
         raise PreflightError(f"the embedded Triton server cannot run here:\n{lines}")
     return locate(release)
-
-
-def platform_problems() -> Iterator[Problem]:
-    """Operating system, processor, C library and Python, as far as wheels care."""
-    if sys.platform != "linux" or platform.machine() not in MACHINES:
-        yield Problem(
-            "platform",
-            f"nvidia-pytriton has wheels for Linux on {' and '.join(MACHINES)} only, this is {sys.platform}"
-            f" on {platform.machine()}: run the server elsewhere and give its --url",
-        )
-        return
-    name, version = platform.libc_ver()
-    if name != "glibc" or _numbers(version) < GLIBC:
-        needed = ".".join(map(str, GLIBC))
-        yield Problem(
-            "glibc",
-            f"the server needs glibc {needed} or newer, this machine has"
-            f" {f'{name} {version}'.strip() or 'another'}: use Debian 12, Ubuntu 22.04 or newer",
-        )
-    if not (3, 8) <= sys.version_info[:2] < (3, 13):
-        yield Problem(
-            "python",
-            f"the server's model stubs need numpy<2, which has no wheel for Python"
-            f" {platform.python_version()}: use 3.11 or 3.12 for the embedded server,"
-            " or give a server's --url",
-        )
 
 
 def port_problems(host: str, ports: Iterable[int | None]) -> Iterator[Problem]:
@@ -136,7 +94,7 @@ def stub_problems(installation: Installation) -> Iterator[Problem]:
     if missing:
         lacking = ", ".join(missing)
         yield Problem("libraries", f"the model stub lacks {lacking} on this machine: install what holds them")
-    if numpy is None or _numbers(numpy) >= (2,):
+    if numpy is None or version_numbers(numpy) >= (2,):
         yield Problem(
             "numpy",
             f"the model stubs need numpy<2 and would find {numpy or 'none'}, with which every answer is"
@@ -169,13 +127,3 @@ def _output(command: list[str], staged: Stage) -> str | None:
         check=False,
     )
     return done.stdout if done.returncode == 0 else None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version, for comparison; empty where there are none."""
-    numbers = []
-    for part in version.split("."):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)

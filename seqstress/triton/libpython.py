@@ -15,6 +15,7 @@ from pathlib import Path
 
 from seqstress.errors import PreflightError
 from seqstress.triton.cache import cache_folder
+from seqstress.triton.platforms import platform_problems
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 SONAME = f"libpython{PYTHON}.so.1.0"
@@ -113,7 +114,12 @@ def _run(command: list[str], cwd: Path, missing: str) -> None:
 
 
 def main() -> int:
-    """Bring the library and say where it is; the exit code is 2 where it cannot be had."""
+    """Bring the library and say where it is; the exit code is 2 where it cannot be had. Where the embedded server
+    cannot run for another reason, say that instead."""
+    unfit = [problem.sentence for problem in platform_problems()]
+    if unfit:
+        print("no embedded server here: " + "; ".join(unfit))
+        return 0
     try:
         print(bring_libpython())
     except PreflightError as error:

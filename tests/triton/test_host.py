@@ -10,7 +10,8 @@ import pytest
 
 from seqstress.errors import PreflightError
 from seqstress.triton import host
-from seqstress.triton.host import check_host, free_ports, platform_problems, port_problems, require_host, stub_problems
+from seqstress.triton.host import check_host, free_ports, port_problems, require_host, stub_problems
+from seqstress.triton.platforms import platform_problems
 from seqstress.triton.releases import Installation, installed
 
 
