@@ -37,6 +37,9 @@ _CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
 ]
+_OTHER_THREADS = 10
+"""What gevent's thread pool keeps for others: gRPC's own dispatcher, the calls of new clients, names to resolve."""
+
 _NUMPY_DTYPES = {
     Dtype.INT32: numpy.int32,
     Dtype.INT64: numpy.int64,
@@ -203,6 +206,8 @@ class TritonclientTransport:
             raise ConnectError(f"{self.endpoint}: {error.message()}")
         stream = ReferenceStream(client, Codec(binding), listener, self._headers, self._dispose)
         self._streams.add(stream)
+        if _is_patched():
+            _give_threads(len(self._streams) + len(self._disposals))
         return stream
 
     def close(self) -> None:
@@ -278,6 +283,16 @@ def _let_grpc_yield_to_gevent() -> None:
     from grpc.experimental import gevent as grpc_gevent
 
     grpc_gevent.init_gevent()
+
+
+def _give_threads(channels: int) -> None:
+    """Let the event loop's thread pool, of ten at first, have a thread for each channel.
+
+    Under gevent gRPC waits for the next event of a channel in a thread of this pool, for as long as none comes. With
+    more channels than threads those of idle channels would keep the others' answers waiting, for ever.
+    """
+    pool = gevent.get_hub().threadpool
+    pool.maxsize = max(pool.maxsize, _OTHER_THREADS + channels)
 
 
 def _array(binding: Binding, call: Call) -> Any:
