@@ -22,12 +22,12 @@ class Conversation:
     lockstep the next step leaves at once, without waking the user's greenlet.
     """
 
-    __slots__ = ("_context", "_exchange", "_first_sequence", "stream", "woken")
+    __slots__ = ("_context", "_current_sequence", "_exchange", "_first_sequence", "stream", "woken")
 
     def __init__(self, context: "Context") -> None:
         self._context = context
         self._exchange: Exchange | None = None
-        self._first_sequence = context.sequences
+        self._first_sequence = self._current_sequence = context.sequences
         self.stream: Stream | None = None
         """None before it is opened and after it has ended."""
         self.woken = Event()
@@ -67,6 +67,7 @@ class Conversation:
         """Let ``exchange`` speak on this stream from now on."""
         self.woken.clear()
         self._exchange = exchange
+        self._current_sequence = self._context.sequences - len(exchange.keys)
         self._send(exchange.start(now_ns))
 
     def tick(self, exchange: Exchange, now_ns: int) -> None:
@@ -80,7 +81,7 @@ class Conversation:
         if not (number.isdecimal() and len(number) < _LONGEST_NUMBER):
             return False
         context, sequence = self._context, int(number)
-        known = self._first_sequence <= sequence < context.sequences
+        known = self._first_sequence <= sequence < self._current_sequence
         return known and context.request_prefix(sequence) == prefix + dot
 
     def _send(self, calls: Sequence[Call]) -> None:

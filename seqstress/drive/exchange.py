@@ -299,6 +299,8 @@ class Exchange:
         handed = self._handed
         at = next(i for i, other in enumerate(handed) if other is record)
         before = handed[at - 1] if at and handed[at - 1].sequence == record.sequence else None
+        # Of this exchange too: before its first record is made, a run would excuse any START error.
+        trips_ns = [other.answered_ns - other.sent_ns for other in handed if other.answered_ns and other is not record]
         evidence = Evidence(
             sent_ns=record.sent_ns,
             answered_ns=record.answered_ns,
@@ -306,7 +308,7 @@ class Exchange:
             previous_answered_ns=(before.answered_ns or None) if before else None,
             idle_limit_ns=self._rules.idle_limit_ns,
             lag_ns=self._conditions.lag_ns,
-            round_trip_ns=self._conditions.round_trip_ns,
+            round_trip_ns=min([self._conditions.round_trip_ns, *trips_ns]),
             interruption=before.cause if before else None,
         )
         return start_error_cause(evidence)

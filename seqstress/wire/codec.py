@@ -230,6 +230,8 @@ class Codec:
             return Reply(response.id, ReplyKind.ERROR, None, error_message, model, final or not model)
         if not response.outputs and not response.raw_output_contents:
             return Reply(response.id, ReplyKind.EMPTY, None, "", model, final)
+        if model != self.binding.model:
+            return Reply(response.id, ReplyKind.MALFORMED, None, f"an answer of the model {model!r}", model, final)
         try:
             value = self._output_value(response)
         except _MalformedOutputError as error:
@@ -238,10 +240,9 @@ class Codec:
         return Reply(response.id, ReplyKind.VALUE, value, "", model, final)
 
     def _learn_head(self, response: service_pb2.ModelInferResponse) -> None:
-        """Keep the bytes up to the request id's length, if the model is ours, for the fast path."""
-        if response.model_name == self.binding.model:
-            head = service_pb2.ModelInferResponse(model_name=response.model_name, model_version=response.model_version)
-            self._answer_head = head.SerializeToString() + b"\x1a"
+        """Keep the bytes up to the request id's length, for the fast path."""
+        head = service_pb2.ModelInferResponse(model_name=response.model_name, model_version=response.model_version)
+        self._answer_head = head.SerializeToString() + b"\x1a"
 
     def _output_value(self, response: service_pb2.ModelInferResponse) -> Value | tuple[Value, ...]:
         """The value of the bound output, after its name, dtype, shape and element count were found right."""

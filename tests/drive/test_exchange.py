@@ -2,7 +2,7 @@
 
 import pytest
 
-from seqstress.drive.exchange import Ending
+from seqstress.drive.exchange import Conditions, Ending, Exchange
 from seqstress.plan.recipe import PacingMode
 from seqstress.protocol import (
     Cause,
@@ -17,7 +17,21 @@ from seqstress.protocol import (
     StreamEnd,
 )
 from seqstress.verdict.slots import SlotBook
-from tests.drive.histories import MS, S, answer, empty, error, exchange, fates, leave, run, unstarted, valid, value
+from tests.drive.histories import (
+    MS,
+    S,
+    answer,
+    empty,
+    error,
+    exchange,
+    fates,
+    leave,
+    rules,
+    run,
+    unstarted,
+    valid,
+    value,
+)
 
 LOCKSTEP = {"pacing": PacingMode.LOCKSTEP}
 PACED = {"pacing": PacingMode.PACED}
@@ -372,3 +386,11 @@ class TestWhatAServerMayDoToUs:
         run(subject)
         subject.on_end(BROKEN, 6 * MS)
         assert fates(subject) == ["-", "-"]
+
+    def test_a_start_error_in_the_first_plan_of_a_run_is_not_excused_by_an_unknown_round_trip(self) -> None:
+        conditions = Conditions()
+        subject = Exchange([valid(1, 2)], [7], ["a."], rules(), conditions, SlotBook(4, S))
+        run(subject)
+        answer(subject, value("a.0", 1), 2 * MS)
+        answer(subject, error("a.1"), 3 * MS)
+        assert fates(subject) == ["ok", "unexpected_error"]
