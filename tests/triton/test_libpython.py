@@ -8,6 +8,7 @@ import pytest
 from seqstress.errors import PreflightError
 from seqstress.triton import libpython
 from seqstress.triton.libpython import PACKAGE, SONAME, bring_libpython, find_libpython
+from seqstress.triton.platforms import Problem
 
 
 @pytest.fixture(autouse=True)
@@ -82,8 +83,19 @@ def test_a_package_without_the_library_is_an_error(bare_machine: Path) -> None:
         bring_libpython()
 
 
-def test_without_apt_the_remedy_is_another_python(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_apt_the_remedy_is_another_python(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(PreflightError, match="--enable-shared"):
         bring_libpython()
+    monkeypatch.setattr(libpython, "platform_problems", list)
     assert libpython.main() == 2
     assert SONAME in capsys.readouterr().err
+
+
+def test_where_the_server_cannot_run_at_all_nothing_is_brought(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libpython, "platform_problems", lambda: [Problem("python", "no wheel")])
+    assert libpython.main() == 0
+    assert capsys.readouterr().out == "no embedded server here: no wheel\n"
