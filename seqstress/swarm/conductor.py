@@ -84,6 +84,8 @@ class Conductor:
     out: Path
     command: str
     _run_time_s: float
+    _lifeline: Http2Transport
+    """Holds one connection open for the whole run: where that broke, the server may have been started anew."""
     _before: ModelStatistics | None = None
     _started_s: float = field(default_factory=time.monotonic)
     _snapshots: dict[str, WorkerSnapshot] = field(default_factory=dict)
@@ -110,8 +112,15 @@ class Conductor:
             started_epoch_s=time.time(),
             verbose_steps=bool(options.verbose_steps),
         )
-        conductor = cls(prepared, config, Path(options.out), _repeat(prepared, options), options.run_time or 0)
-        conductor._before = conductor._statistics()
+        conductor = cls(
+            prepared,
+            config,
+            Path(options.out),
+            _repeat(prepared, options),
+            options.run_time or 0,
+            Http2Transport(config.address),
+        )
+        conductor._before = conductor._statistics(conductor._lifeline)
         return conductor
 
     @property
@@ -178,6 +187,7 @@ class Conductor:
         duration_s = self.elapsed_s
         merged = merge_snapshots(self._snapshots.values())
         audited = self._audit(merged.ledger)
+        self._lifeline.close()
         judged = verdict(
             merged.ledger,
             self.config.scenario,
@@ -224,23 +234,29 @@ class Conductor:
             return Audit.not_made("the server's counters could not be read before the run")
         deadline_s = time.monotonic() + SETTLE_S
         while True:
-            after = self._statistics()
+            transport = Http2Transport(self.config.address)
+            try:
+                after = self._statistics(transport)
+            finally:
+                transport.close()
             if after is None:
                 return Audit.not_made("the server did not tell its counters after the run")
             found = audit(ledger, self._before, after, tells_error_models=self.config.transport == TRANSPORTS[0])
+            if not found.equal and not self._lifeline.connections:
+                return Audit.not_made(
+                    "the server's counters do not fit, but the connection to it broke during the run: "
+                    "it may have been started anew, and they with it"
+                )
             if found.equal or time.monotonic() > deadline_s:
                 return found
             gevent.sleep(SETTLE_STEP_S)
 
-    def _statistics(self) -> ModelStatistics | None:
+    def _statistics(self, transport: Http2Transport) -> ModelStatistics | None:
         binding = self.config.target.binding
-        transport = Http2Transport(self.config.address)
         try:
             return Control(transport).model_statistics(binding.model, binding.version)
         except WireError:
             return None
-        finally:
-            transport.close()
 
 
 def _repeat(prepared: Prepared, options: Any) -> str:

@@ -14,6 +14,7 @@ from seqstress.drive.session import Session
 from seqstress.errors import STEP_FAILURES, STRAY_FAILURES
 from seqstress.plan.mix import UserPlans
 from seqstress.protocol import Fate
+from seqstress.report.figures import tame
 from seqstress.swarm import events
 from seqstress.swarm.config import RunConfig
 from seqstress.swarm.lag import LagProbe
@@ -153,7 +154,7 @@ def _print_steps(outcome: PlanOutcome) -> None:
     for record in outcome.records:
         flags = ("S" if record.step.start else "-") + ("E" if record.step.end else "-")
         fate = Fate(record.fate).label if record.fate is not None else "not sent"
-        answers = "; ".join(map(reply_text, record.replies)) or "no answer"
+        answers = tame("; ".join(map(reply_text, record.replies))) or "no answer"
         print(
             f"{outcome.plan.pattern:<13} id={record.call.correlation_id} {record.call.request_id:<20} {flags} "
             f"value={record.step.value} -> {answers} [{fate}]",

@@ -150,7 +150,7 @@ def reply_text(reply: Reply) -> str:
     more = "" if reply.final else " (not final)"
     match reply.kind:
         case ReplyKind.VALUE:
-            return f"{reply.value}{more}"
+            return f"{str(reply.value)[:_TEXT_LIMIT]}{more}"
         case ReplyKind.ERROR:
             return f"error: {reply.text[:_TEXT_LIMIT]}{more}"
         case ReplyKind.EMPTY:

@@ -85,6 +85,9 @@ class Connection:
 
     def _answer(self, stream_id: int, message: bytes) -> None:
         method, control = self._methods[stream_id], self._port.control
+        if method in self._port.unknown:
+            self.write(self.script.trailers(stream_id, "12", "no such method"))
+            return
         if method != INFER:
             reply = control.answer(method, control.requests()[method].FromString(message))
             self.say(stream_id, reply.SerializeToString())
@@ -103,6 +106,8 @@ class Port:
 
     settings: ClassVar[dict[int, int]] = {}
     ends_streams = True
+    unknown: tuple[str, ...] = ()
+    """Unary methods that it does not know."""
 
     def __init__(self, deeds: Counter[str]) -> None:
         self.deeds = deeds
@@ -160,6 +165,12 @@ class NeverEnds(Port):
     """Honest, but never ends a stream that the client has half-closed."""
 
     ends_streams = False
+
+
+class NoMetadata(Port):
+    """Does not say who it is."""
+
+    unknown = ("ServerMetadata",)
 
 
 class ClosedAtAccept(Port):
