@@ -50,8 +50,10 @@ class Conversation:
             kind = exchange.stray_kind(reply) if exchange is not None else Stray.ORPHAN
             self._context.heard(StrayReply(kind, reply, at_ns))
             return
-        self._send(exchange.on_reply(reply, at_ns))
-        if exchange.ending is not None or exchange.is_pausing:
+        calls = exchange.on_reply(reply, at_ns)
+        if calls:
+            self._send(calls)
+        elif exchange.ending is not None or exchange.is_pausing:
             self.woken.set()
 
     def on_end(self, end: StreamEnd, at_ns: int) -> None:

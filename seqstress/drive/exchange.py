@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from seqstress.plan.recipe import PacingMode
 from seqstress.protocol import (
@@ -60,6 +60,7 @@ class StepRecord:
         "due_ns",
         "fate",
         "handed_ns",
+        "is_dropped",
         "place",
         "replies",
         "sent_ns",
@@ -85,6 +86,8 @@ class StepRecord:
         self.fate: Fate | None = None
         """None while it is open, and for ever where it was never handed to the stream ("not sent")."""
         self.cause: Cause | None = None
+        self.is_dropped = False
+        """Whether the answer shows that the server holds no such sequence where we meant one to be open."""
 
     @property
     def service_us(self) -> int:
@@ -103,6 +106,15 @@ class StrayReply(NamedTuple):
     kind: Stray
     reply: Reply
     at_ns: int
+
+
+# For the path of every step: an enum's member costs 0.1 µs to look up, a global 0.02.
+_OK: Final = Fate.OK
+_PIPELINED: Final = PacingMode.PIPELINED
+_PACED: Final = PacingMode.PACED
+
+_SERVED: Final = frozenset({Fate.OK, Fate.WRONG_RESULT})
+"""Steps with these fates moved the sequence on at the server."""
 
 
 class Ending(Enum):
@@ -155,14 +167,15 @@ class Exchange:
         self._asked_before = asked_before  # whether a request id is one of an earlier exchange on this stream
         self._by_id: dict[str, StepRecord] = {}
         self._first: list[int] = []  # where each sequence begins in records
+        records, by_id = self.records, self._by_id
         for index, sequence in enumerate(sequences):
-            self._first.append(len(self.records))
+            self._first.append(len(records))
             prefix, correlation_id = request_prefixes[index], correlation_ids[index]
             for number, step in enumerate(sequence.steps):
-                call = Call(f"{prefix}{number}", correlation_id, step.start, step.end, step.value)
-                record = StepRecord(index, number, step, call)
-                self.records.append(record)
-                self._by_id[call.request_id] = record
+                request_id = f"{prefix}{number}"
+                call = Call(request_id, correlation_id, step.start, step.end, step.value)
+                record = by_id[request_id] = StepRecord(index, number, step, call)
+                records.append(record)
         self._first.append(len(self.records))
         self._next = 0  # the first record that was not handed to the stream yet
         self._left = 0  # the first record that the kernel did not take yet
@@ -195,7 +208,9 @@ class Exchange:
 
     def on_reply(self, reply: Reply, at_ns: int) -> list[Call]:
         """Judge an answer; returns the calls that may leave because of it."""
-        record = self._asked_by(reply)
+        record = self._by_id.get(reply.request_id)
+        if record is None:
+            record = self._asked_without_id(reply)
         if record is None or record.fate is not None or not record.handed_ns:
             self.strays.append(StrayReply(self.stray_kind(reply), reply, at_ns))
             return []
@@ -209,7 +224,7 @@ class Exchange:
             record.sent_ns = record.handed_ns
         self._judge(record)
         self._close(record)
-        if self._open and self._rules.pacing is PacingMode.PIPELINED:
+        if self._open and self._rules.pacing is _PIPELINED:
             return []
         return self._after_answer(record, at_ns)
 
@@ -258,11 +273,9 @@ class Exchange:
             return ServerState.UNKNOWN
         last = self._sequences[-1]
         records = self.records[self._first[-2] :]
-        if any(self._is_dropped(record) for record in records):
-            return ServerState.CLEAN
-        if all(record.fate in (Fate.OK, Fate.WRONG_RESULT) for record in records):
+        if {record.fate for record in records} <= _SERVED:
             return last.leaves
-        return ServerState.UNKNOWN
+        return ServerState.CLEAN if any(record.is_dropped for record in records) else ServerState.UNKNOWN
 
     def sequence_records(self, sequence: int) -> list[StepRecord]:
         """The records of one of the plan's sequences."""
@@ -280,22 +293,29 @@ class Exchange:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _asked_by(self, reply: Reply) -> StepRecord | None:
+    def _asked_without_id(self, reply: Reply) -> StepRecord | None:
+        """The step that an error belongs to where the transport does not tell."""
         if reply.request_id or self._rules.tells_error_ids or reply.kind is not ReplyKind.ERROR:
-            return self._by_id.get(reply.request_id)
+            return None
         return self._handed[self._head] if self._head < len(self._handed) else None
 
     def _judge(self, record: StepRecord) -> None:
         fate = judge_step(record.step, record.replies, self._rules.tolerance)
         record.fate = fate
-        if fate is Fate.UNEXPECTED_ERROR and record.step.expect is Expect.ANSWERS:
+        if fate is _OK:
+            return
+        if (
+            fate is Fate.UNEXPECTED_ERROR
+            and record.step.expect is Expect.ANSWERS
+            and START_ERROR in record.replies[-1].text
+        ):
+            record.is_dropped = True
             record.cause = self._legitimate_cause(record)
             if record.cause is not None:
                 record.fate = Fate.EXPIRED
 
     def _legitimate_cause(self, record: StepRecord) -> Cause | None:
-        if START_ERROR not in record.replies[-1].text:
-            return None
+        """Of the START error that ``record`` got."""
         handed = self._handed
         at = next(i for i, other in enumerate(handed) if other is record)
         before = handed[at - 1] if at and handed[at - 1].sequence == record.sequence else None
@@ -325,34 +345,24 @@ class Exchange:
             self._slots.answered_start(key, record.sent_ns, record.answered_ns)
             if self._slots.was_overloaded(key, record.sent_ns, record.answered_ns):
                 self._served_ns = record.answered_ns
-        if (step.end and record.fate is not Fate.UNEXPECTED_ERROR) or self._is_dropped(record):
+        if (step.end and record.fate is not Fate.UNEXPECTED_ERROR) or record.is_dropped:
             self._slots.ended(self.keys[record.sequence], record.answered_ns)
 
     def _after_answer(self, record: StepRecord, at_ns: int) -> list[Call]:
-        if self._is_dropped(record):
+        if record.is_dropped:
             self._next = max(self._next, self._first[record.sequence + 1])
         if self._next == len(self.records):
             if not self._open:
                 self._finish(Ending.ANSWERED, at_ns)
             return []
-        think_us = self.records[self._next].step.think_us
-        if self._rules.pacing is PacingMode.PACED and think_us:
+        if self._rules.pacing is _PACED and (think_us := self.records[self._next].step.think_us):
             self._due_ns = at_ns + think_us * 1000
             return []
         return self._hand_over(at_ns, at_ns)
 
-    @staticmethod
-    def _is_dropped(record: StepRecord) -> bool:
-        """Whether the answer shows that the server holds no such sequence where we meant one to be open."""
-        return (
-            record.fate in (Fate.UNEXPECTED_ERROR, Fate.EXPIRED)
-            and record.step.expect is Expect.ANSWERS
-            and START_ERROR in record.replies[-1].text
-        )
-
     def _hand_over(self, due_ns: int, now_ns: int) -> list[Call]:
         begin = self._next
-        if self._rules.pacing is not PacingMode.PIPELINED:
+        if self._rules.pacing is not _PIPELINED:
             end = begin + 1
         elif self._rules.reuse_after_answer:
             end = self._first[self.records[begin].sequence + 1]

@@ -46,6 +46,7 @@ def record_plan(session: Session, user: int, plan: Plan, context: Context, excha
     answer, decoupled = session.ledger.answer, session.rules.decoupled
     shortest = session.conditions.round_trip_ns
     sent = 0
+    ok, expired = Fate.OK, Fate.EXPIRED  # looking up an enum's member is dear where every step does it
     for record in exchange.records:
         fate = record.fate
         if fate is None:
@@ -53,14 +54,16 @@ def record_plan(session: Session, user: int, plan: Plan, context: Context, excha
         sent += 1
         if record.answered_ns:
             answer(record.replies[-1], decoupled)
-            shortest = min(shortest, record.answered_ns - record.sent_ns)
-            if fate is Fate.EXPIRED and record.cause is not None:
-                account.expired(record.cause, record.service_us, record.response_us)
+            service_ns = record.answered_ns - record.sent_ns
+            if service_ns < shortest:
+                shortest = service_ns
+            if fate is expired and record.cause is not None:
+                account.expired(record.cause, service_ns // 1000, record.response_us)
             else:
-                account.answered(fate, record.service_us, record.response_us)
+                account.answered(fate, service_ns // 1000, record.response_us)
         else:
             account.unanswered(fate)
-        if fate is not Fate.OK and session.ledger.has_room(fate.label):
+        if fate is not ok and session.ledger.has_room(fate.label):
             failure = _failure(session, user, plan, context, exchange, record)
             session.ledger.add_failure(failure)
             failures.append(failure)

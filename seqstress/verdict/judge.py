@@ -2,8 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from seqstress.protocol import START_ERROR, Cause, Expect, Fate, Reply, ReplyKind, Step, Value
+
+# For the path of every step: an enum's member costs 0.1 µs to look up, a global 0.02.
+_VALUE: Final = ReplyKind.VALUE
+_ANSWERS: Final = Expect.ANSWERS
+_OK: Final = Fate.OK
 
 
 def judge_step(step: Step, replies: Sequence[Reply], tolerance: float) -> Fate:
@@ -23,13 +29,13 @@ def judge_step(step: Step, replies: Sequence[Reply], tolerance: float) -> Fate:
         # The usual case, first: one value, as the oracle says.
         reply = replies[0]
         if (
-            reply.kind is ReplyKind.VALUE
-            and step.expect is Expect.ANSWERS
+            reply.kind is _VALUE
+            and step.expect is _ANSWERS
             and len(step.answers) == 1
             and reply.final
-            and _matches(step.answers[0], reply.value, tolerance)
+            and step.answers[0] == reply.value
         ):
-            return Fate.OK
+            return _OK
     if not replies or not replies[-1].final:
         raise ValueError("only a step with its final answer can be judged")
     if step.expect is Expect.START_ERROR:

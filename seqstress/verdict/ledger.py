@@ -3,7 +3,7 @@ Mergeable."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import cast
+from typing import Final, cast
 
 from seqstress.metrics.histogram import Histogram
 from seqstress.protocol import START_ERROR, Cause, Fate, Reply, ReplyKind, Stray
@@ -38,6 +38,11 @@ class AnswerClass(IntEnum):
     def label(self) -> str:
         """The name in reports and on the wire between workers."""
         return self.name.lower()
+
+
+# For the path of every step: an enum's member costs 0.1 µs to look up, a global 0.02.
+_VALUE_CLASS: Final = AnswerClass.VALUE
+_VALUE_REPLY: Final = ReplyKind.VALUE
 
 
 def classify_answer(reply: Reply, decoupled: bool = False) -> AnswerClass:
@@ -233,7 +238,7 @@ class Ledger:
     def answer(self, final: Reply, decoupled: bool = False) -> None:
         """An open step got its final answer: count its class for the audit."""
         # Nearly all answers are values: spare them the call.
-        kind = AnswerClass.VALUE if final.kind is ReplyKind.VALUE else classify_answer(final, decoupled)
+        kind = _VALUE_CLASS if final.kind is _VALUE_REPLY else classify_answer(final, decoupled)
         self.answers[kind] += 1
 
     def stray(self, stray: Stray, reply: Reply, decoupled: bool = False) -> None:
