@@ -11,6 +11,8 @@ from seqstress.drive.session import Session
 from seqstress.errors import StreamClosedError
 from seqstress.protocol import Call, CorrelationId, Reply, Stray, Stream, StreamEnd
 
+STRAYS_HELD = 1000
+"""How many stray answers wait for the next plan to record them; a flood is recorded as it comes."""
 _LONGEST_NUMBER = 20
 """Digits; what a server returns as a request id may be anything."""
 
@@ -102,10 +104,11 @@ class Context:
         "_user",
         "correlation_id",
         "index",
+        "is_unattended",
         "left_open",
+        "record_strays",
         "sequences",
         "strays",
-        "when_unattended",
     )
 
     def __init__(self, session: Session, user: int, index: int) -> None:
@@ -122,8 +125,10 @@ class Context:
         """The key of a sequence that the server may still hold under ``correlation_id``."""
         self.strays: list[StrayReply] = []
         """Answers that came while no exchange was under way; whoever records them empties it."""
-        self.when_unattended: Callable[[], object] | None = None
-        """What to call for each stray answer once no plan comes any more that would record it."""
+        self.record_strays: Callable[[], object] = lambda: None
+        """Empties ``strays`` into the ledger; set by the owner."""
+        self.is_unattended = False
+        """Whether no plan comes any more that would record them."""
 
     def __repr__(self) -> str:
         return f"<Context {self._user}.{self.index} {self._conversation}>"
@@ -158,8 +163,8 @@ class Context:
     def heard(self, stray: StrayReply) -> None:
         """An answer came while no exchange was under way."""
         self.strays.append(stray)
-        if self.when_unattended is not None:
-            self.when_unattended()
+        if self.is_unattended or len(self.strays) >= STRAYS_HELD:
+            self.record_strays()
 
     def _give_up_closing(self) -> None:
         """Reset streams that the server has not ended in time: with a stream per sequence they would pile up."""

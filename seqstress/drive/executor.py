@@ -18,6 +18,7 @@ FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
 CATCH_UP_S = 0.001
 """A timer longer than nothing: the event loop polls its sockets before it ends."""
+LONGEST_CATCH_UP_S = 1.0
 
 
 class Executor:
@@ -31,6 +32,8 @@ class Executor:
         self._session = session
         self._user = user
         self._contexts = [Context(session, user, index) for index in range(contexts)]
+        for context in self._contexts:
+            context.record_strays = partial(record_strays, session, user, context)
         self._retry_s = FIRST_RETRY_S
         self._pause_s = 0.0
 
@@ -54,8 +57,9 @@ class Executor:
             while exchange.ending is None:
                 conversation.woken.clear()
                 if not conversation.woken.wait(max(0, exchange.wake_ns - clock()) / 1e9) and not exchange.is_pausing:
-                    # Where this process itself was held up, the answer may be in the kernel: it is read first.
-                    gevent.sleep(CATCH_UP_S)
+                    # As late as this process woke up, as much may wait in the kernel: answers in it are read first.
+                    late_s = (clock() - exchange.wake_ns) / 1e9
+                    gevent.sleep(min(max(late_s, CATCH_UP_S), LONGEST_CATCH_UP_S))
                 conversation.tick(exchange, clock())
         finally:
             exchange.abort(clock())  # does nothing unless this greenlet was killed
@@ -71,8 +75,8 @@ class Executor:
         """End every stream in good order, and account for answers that came when nobody waited any more."""
         for context in self._contexts:
             context.half_close()
-            record_strays(self._session, self._user, context)
-            context.when_unattended = partial(record_strays, self._session, self._user, context)
+            context.record_strays()
+            context.is_unattended = True
 
     def _back_off(self) -> None:
         """Let the next plan wait, and the one after it longer."""

@@ -29,6 +29,10 @@ CONNECTION_WINDOW = 64 << 20
 OUTPUT_BATCH = 1 << 20
 """About how many bytes one :meth:`Machine.take` hands out: what more is queued waits unframed."""
 
+REPLY_LIMIT = 1 << 20
+"""Bytes that may wait to be taken. Messages are framed when they are taken, so these are replies to PING and SETTINGS,
+window updates and headers: a peer that makes us queue that many of them would fill our memory."""
+
 _FRAME_HEADER = Struct(">IBI")  # length (24 bits) and type (8 bits), flags, stream id
 _FRAME_HEADER_SIZE = 9
 _INCREMENT = Struct(">I")
@@ -73,6 +77,7 @@ class Machine:
         self._ready: dict[int, MachineStream] = {}  # streams with pending bytes and an open window, in turn
         self._output: list[bytes] = []
         self._position = 0  # how many bytes of output there ever were
+        self._taken = 0  # how many of them were taken
         self._tail = b""
         self._is_in_header_block = False
         self._next_stream_id = 1
@@ -190,6 +195,7 @@ class Machine:
                 self._send_end(stream)
         data = b"".join(self._output)
         self._output.clear()
+        self._taken = self._position
         return Output(data, sent)
 
     def receive(self, data: bytes) -> list[Event]:
@@ -229,6 +235,9 @@ class Machine:
             self._fail(str(error), events)
         except ProtocolError as error:  # h2 has queued a GOAWAY already
             self._fail(f"{type(error).__name__}: {error}", events)
+        if self._position - self._taken > REPLY_LIMIT:
+            self._output.clear()
+            self._fail("the peer asks without end, and reads none of the replies", events)
         self._tail = data[position:]
         return events
 

@@ -8,6 +8,7 @@ import gevent.socket
 import pytest
 
 from seqstress.drive import executor as executor_module
+from seqstress.drive.context import STRAYS_HELD
 from seqstress.drive.executor import Executor
 from seqstress.drive.session import Session
 from seqstress.errors import StreamClosedError
@@ -306,3 +307,13 @@ def test_answers_that_this_process_was_too_busy_to_read_are_no_timeout() -> None
     with near, far:
         outcome = Executor(session_on(by_socket), 0, 1).run(plan(valid(1)))
     assert [record.fate for record in outcome.records] == [Fate.OK]
+
+
+def test_a_flood_on_an_idle_stream_is_counted_but_not_piled_up() -> None:
+    session = session_on(accumulator())
+    executor = Executor(session, 0, 1)
+    asked = executor.run(plan(valid(1))).records[0].call.request_id
+    for _ in range(3 * STRAYS_HELD):
+        streams(session)[0].deliver(value(asked, 1))
+    assert session.ledger.strays[Stray.DUPLICATE] == 3 * STRAYS_HELD
+    assert len(executor.run(plan(valid(1), number=1)).strays) < STRAYS_HELD

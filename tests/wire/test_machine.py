@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from seqstress.protocol import EndCause, StreamEnd
 from seqstress.wire.events import Closed, Event, MessagesReceived, Opened, StreamEnded
 from seqstress.wire.framing import PREFIX, frame
-from seqstress.wire.machine import Machine, MachineState
+from seqstress.wire.machine import REPLY_LIMIT, Machine, MachineState
 from tests.wire.scripted_peer import MAX_CONCURRENT, REQUEST_HEADERS, Conversation
 
 
@@ -120,6 +120,26 @@ def test_a_ping_is_answered() -> None:
     (pong,) = talk.frames()
     assert isinstance(pong, hyperframe.PingFrame)
     assert (pong.opaque_data, "ACK" in pong.flags) == (b"pingpong", True)
+
+
+def test_a_peer_that_asks_without_end_and_reads_nothing_is_cut_off() -> None:
+    talk = Conversation()
+    talk.open()
+    pings = talk.script.ping() * 10_000
+    told = [talk.machine.receive(pings) for _ in range(REPLY_LIMIT // len(pings) + 1)]
+    assert not any(told[:-1])
+    ended, closed = told[-1]
+    assert isinstance(ended, StreamEnded) and isinstance(closed, Closed)
+    assert ended.end.cause is EndCause.PROTOCOL
+    assert not talk.machine.has_output, "nothing of it is kept"
+
+
+def test_a_peer_that_asks_much_and_reads_the_replies_is_served() -> None:
+    talk = Conversation()
+    pings = talk.script.ping() * 10_000
+    for _ in range(REPLY_LIMIT // len(pings) + 1):
+        assert talk.machine.receive(pings) == []
+        talk.machine.take()
 
 
 def test_unknown_frames_and_settings_are_ignored() -> None:
