@@ -29,7 +29,7 @@ CONNECTION_WINDOW = 64 << 20
 OUTPUT_BATCH = 1 << 20
 """About how many bytes one :meth:`Machine.take` hands out: what more is queued waits unframed."""
 
-REPLY_LIMIT = 1 << 20
+REPLY_LIMIT = 256 << 10
 """Bytes that may wait to be taken. Messages are framed when they are taken, so these are replies to PING and SETTINGS,
 window updates and headers: a peer that makes us queue that many of them would fill our memory."""
 
