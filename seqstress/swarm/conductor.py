@@ -97,7 +97,7 @@ class Conductor:
     """Where its files were written, once ``write`` has been called."""
 
     @classmethod
-    def start(cls, prepared: Prepared, options: Any) -> "Conductor":
+    def start(cls, prepared: Prepared, options: Any, workers: int) -> "Conductor":
         """Fix the run's identity and read the server's counters: from now on load may flow."""
         nonce = secrets.randbits(22)
         config = RunConfig(
@@ -108,6 +108,7 @@ class Conductor:
             target=prepared.target,
             address=prepared.address,
             transport=options.transport,
+            workers=workers,
             iterations=prepared.iterations,
             started_epoch_s=time.time(),
             verbose_steps=bool(options.verbose_steps),

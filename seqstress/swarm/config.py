@@ -21,6 +21,8 @@ class RunConfig:
     address: str
     """HOST:PORT of the server's gRPC endpoint."""
     transport: str
+    workers: int
+    """How many there were at the start; they share the model's slots."""
     iterations: int | None
     """Plans per user; None = until the run is stopped."""
     started_epoch_s: float
@@ -36,6 +38,7 @@ class RunConfig:
             "target": _target_to_plain(self.target),
             "address": self.address,
             "transport": self.transport,
+            "workers": self.workers,
             "iterations": self.iterations,
             "started_epoch_s": self.started_epoch_s,
             "verbose_steps": self.verbose_steps,
@@ -52,6 +55,7 @@ class RunConfig:
             target=_target_from_plain(plain["target"]),
             address=plain["address"],
             transport=plain["transport"],
+            workers=plain["workers"],
             iterations=plain["iterations"],
             started_epoch_s=plain["started_epoch_s"],
             verbose_steps=plain["verbose_steps"],

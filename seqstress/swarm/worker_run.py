@@ -43,7 +43,7 @@ class WorkerRun:
         runner = environment.runner
         worker = getattr(runner, "worker_index", 0) if runner is not None else 0
         transport = open_transport(config.transport, config.address)
-        self.session = Session(config.scenario, config.target, transport, config.nonce, worker)
+        self.session = Session(config.scenario, config.target, transport, config.nonce, worker, config.workers)
         self._lag = LagProbe(self.session.conditions)
         self._started_s = time.monotonic()
         self._cpu_at_start_s = time.process_time()

@@ -36,7 +36,7 @@ class SlotBook:
     towards "open" (the server frees a slot before we read the answer, and the reaper gets time to poll); what
     that could hide is caught by the order of the backlog.
 
-    It knows the sequences of one process only: the load of other workers or clients is not in it. Keys name
+    It knows the sequences of one process only: of the slots, give it the share that this process can expect. Keys name
     one sequence each, not a correlation ID: an ID that is reused right behind its END is, for the server, a
     second sequence in a second slot. Times are monotonic and should not run backwards between calls. Every
     call is O(log n) amortised; none is on the path of a single step.

@@ -317,3 +317,10 @@ def test_a_flood_on_an_idle_stream_is_counted_but_not_piled_up() -> None:
         streams(session)[0].deliver(value(asked, 1))
     assert session.ledger.strays[Stray.DUPLICATE] == 3 * STRAYS_HELD
     assert len(executor.run(plan(valid(1), number=1)).strays) < STRAYS_HELD
+
+
+def test_workers_share_the_slots_by_which_a_start_is_called_queued() -> None:
+    alone = session_on(accumulator())
+    shared = Session(alone.scenario, alone.target, alone.transport, run_nonce=1, worker=0, workers=3)
+    assert repr(alone.slots) == "<SlotBook 0 open on 4 slots>"
+    assert repr(shared.slots) == "<SlotBook 0 open on 1 slots>"

@@ -25,6 +25,7 @@ def test_a_run_config_is_plain_and_comes_back_equal(path: Path) -> None:
         target=Target(Binding("m", "1", *tensors, False), 4, 10**9, Strategy.OLDEST, ("careful",)),
         address="h:1",
         transport="http2",
+        workers=3,
         iterations=None,
         started_epoch_s=1.5,
         verbose_steps=False,
