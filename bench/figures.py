@@ -29,7 +29,8 @@ class Spread:
         return {"median": round(self.median, 4), "min": round(self.least, 4), "max": round(self.greatest, 4)}
 
     def __str__(self) -> str:
-        return f"{self.median:.1f} ({self.least:.1f}–{self.greatest:.1f})"
+        digits = 0 if self.median >= 100 else 1
+        return f"{self.median:.{digits}f} ({self.least:.{digits}f}–{self.greatest:.{digits}f})"
 
 
 RATIOS = {

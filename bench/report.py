@@ -59,7 +59,9 @@ def noise_text(noise: Sequence[Noise]) -> str:
     )
 
 
-def write_result(path: Path, server: str, steps: int, rounds: Sequence[Round], noise: Sequence[Noise]) -> None:
+def write_result(
+    path: Path, server: str, crashes: int, steps: int, rounds: Sequence[Round], noise: Sequence[Noise]
+) -> None:
     """Everything that was measured, with the figures that later results are compared by."""
     result = {
         "schema_version": SCHEMA_VERSION,
@@ -67,6 +69,7 @@ def write_result(path: Path, server: str, steps: int, rounds: Sequence[Round], n
         "machine": {"cpus": os.cpu_count(), "processor": _processor(), "architecture": platform.machine()},
         "versions": client_versions(),
         "server": server,
+        "server_crashes": crashes,
         "work": {"steps": steps, "steps_per_sequence": SEQUENCE_STEPS, "slots": MODEL.slots},
         "rounds": len(rounds),
         "noise": {"text": noise_text(noise), "rounds": [asdict(disturbance) for disturbance in noise]},

@@ -71,7 +71,7 @@ def user(transport: Transport, binding: Binding, ids: "itertools.count[int]", pi
         right += sum(
             reply.kind is ReplyKind.VALUE and reply.value == i * (i + 1) // 2 for i, reply in enumerate(replies)
         )
-    stream.reset()
+    stream.half_close()
     return right
 
 
