@@ -34,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Load and correctness tester for the sequence batcher of NVIDIA Triton Inference Server.",
+    epilog="Example: seqstress run scenarios/smoke.yaml",
 )
 
 Seed = Annotated[str, typer.Option("--seed", "-s", help="Whole number that all plans are drawn from.")]
@@ -54,7 +55,7 @@ def run(
     context: typer.Context,
     scenario: Annotated[Path, typer.Argument(help="YAML file that says what to send.")],
     embedded: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Start the embedded Triton with this model [default].")
+        str | None, typer.Option(metavar="MODEL", help="Start the embedded Triton with this model (default).")
     ] = None,
     url: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Use a server that runs already (gRPC).")] = None,
     model: Annotated[str | None, typer.Option(help="Model to send to instead of the scenario's.")] = None,
@@ -98,13 +99,13 @@ def run(
             print(f"Locust's web UI: http://{WEB_HOST}:{WEB_PORT}", flush=True)
         code, _ = run_locust(LocustRun(scenario, address, tuple(arguments), workers, ui), _free_port())
         if server is not None and not server.is_running:
-            print(f"The embedded server died (exit code {server.returncode}):\n{server.log_tail()}", file=sys.stderr)
+            print(f"The embedded server died ({_ending(server.returncode)}):\n{server.log_tail()}", file=sys.stderr)
     raise typer.Exit(code)
 
 
 @app.command(epilog="Example: seqstress serve --models l0_1x4,direct --grpc-port 8001")
 def serve(
-    models: Annotated[str | None, typer.Option(help=f"Some of {', '.join(MODELS)} [default: all].")] = None,
+    models: Annotated[str | None, typer.Option(help=f"Some of {', '.join(MODELS)} (default: all).")] = None,
     model_repository: Annotated[Path | None, typer.Option(help="A model repository of yours instead.")] = None,
     release: Release = None,
     grpc_port: Annotated[int | None, typer.Option(help="Default: a free one.")] = None,
@@ -265,6 +266,12 @@ def _without_seed(arguments: Sequence[str]) -> str:
         elif not argument.startswith("--seed="):
             kept.append(argument)
     return shlex.join(["seqstress", *kept])
+
+
+def _ending(returncode: int | None) -> str:
+    if returncode is not None and returncode < 0:
+        return f"killed by {signal.Signals(-returncode).name}"
+    return f"exit code {returncode}"
 
 
 def _free_port() -> int:

@@ -34,11 +34,11 @@ def examine_client() -> list[Finding]:
 
 def examine_server(address: str, scenario: Path | None, model: str | None) -> list[Finding]:
     """A server by its gRPC endpoint: does it answer, what has it, and does the scenario fit its model?"""
-    transport = Http2Transport(address)
+    transport = Http2Transport(address, connect_timeout_s=TIMEOUT_S)
     try:
         return _examine(Control(transport, TIMEOUT_S), _story(scenario, model), scenario)
     except WireError as error:
-        return [Finding("server", f"{address}: {error}", False)]
+        return [Finding("server", f"{error}. Does Triton run there, and is this its gRPC port?", False)]
     finally:
         transport.close()
 

@@ -48,7 +48,7 @@ class LocustRun:
             role += ["--master-bind-port", str(port), "--expect-workers", str(self.workers)]
         # Who asks for Locust's own notes gets them; else they would drown ours.
         loud = any(argument.partition("=")[0] in _LOG_LEVELS for argument in self.arguments)
-        brief = [] if loud else ["--brief"]
+        brief = [] if loud else ["--brief", "--loglevel", "WARNING"]
         web = ["--web-host", WEB_HOST, "--web-port", str(WEB_PORT)]
         face = web if self.web_ui else ["--headless", "--only-summary"]
         target = ["--scenario", str(self.scenario), "--host", self.address]

@@ -37,7 +37,7 @@ _MEANING = {
 def render_text(view: RunView, width: int = WIDTH) -> str:
     """The report as plain text without colours."""
     console = Console(file=StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    console.print(report(view, console.width))
+    console.print(report(view, console.width), crop=False)
     output = console.file
     assert isinstance(output, StringIO)
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
@@ -47,7 +47,7 @@ def print_report(view: RunView, console: Console | None = None) -> None:
     """Print the report: in colours on a terminal, elsewhere as plain text of WIDTH columns."""
     console = console or Console()
     if console.is_terminal:
-        console.print(report(view, console.width))
+        console.print(report(view, console.width), crop=False)
     else:
         console.file.write(render_text(view))
 
@@ -64,7 +64,7 @@ def _parts(view: RunView, width: int) -> Iterator[RenderableType]:
     yield _account(view)
     yield _audit(view)
     yield from _failures(view)
-    yield Text.assemble(("Again: ", "bold"), tame(view.facts.command))
+    yield Text.assemble(("Again: ", "bold"), tame(view.facts.command), no_wrap=True, overflow="ignore")  # to be copied
 
 
 def _headline(view: RunView) -> Panel:

@@ -89,9 +89,10 @@ class Conducting:
             gevent.spawn(self._end)
             return
         for warning in (*prepared.target.warnings, *prepared.capacity.warnings):
-            log.warning("%s", warning)
+            print(f"Warning: {warning}", flush=True)
         weigh_tasks(prepared.scenario)
-        self._conductor = conductor = Conductor.start(prepared, self._options)
+        workers = max(1, self._environment.runner.worker_count)
+        self._conductor = conductor = Conductor.start(prepared, self._options, workers)
         self._options.seqstress_run = conductor.config.to_plain()
         self._environment.process_exit_code = Outcome.UNKNOWN.exit_code  # until there is a verdict
         runner = self._environment.runner
@@ -168,13 +169,13 @@ class Conducting:
         if self._draining is None:
             self._draining = {worker.id for worker in runner.clients.all if not _is_gone(runner, worker.id)}
             self._all_final.clear()
-            for node in self._draining:
-                runner.send_message(DRAIN, None, client_id=node)
         deadline_s = time.monotonic() + self._environment.stop_timeout + SPARE_S
         while time.monotonic() < deadline_s:
-            present = {node for node in self._draining if not _is_gone(runner, node)}
-            if present <= conductor.settled:
+            owing = {node for node in self._draining - conductor.settled if not _is_gone(runner, node)}
+            if not owing:
                 return
+            for node in owing:  # again and again: one that has just joined may not listen yet
+                runner.send_message(DRAIN, None, client_id=node)
             self._all_final.wait(timeout=1)
         log.error("some workers did not send their final account in time")
 
@@ -262,18 +263,23 @@ class Sending:
             data["seqstress"] = run.snapshot(final=False).to_plain()
 
     def on_drain(self) -> None:
-        """The master waits: stop now, not when its own message comes."""
-        runner = self._environment.runner
-        if WorkerRun.of(self._environment) is None:
+        """The master waits, and says so more than once: stop now, not when Locust's own message comes."""
+        runner, run = self._environment.runner, WorkerRun.of(self._environment)
+        if run is None:
             runner.send_message(FINAL, None)
-        else:
+        elif not run.is_stopping:
             runner.stop()
+
+    def on_test_stopping(self) -> None:
+        """Locust is about to stop the users that it has: no other may begin to send."""
+        run = WorkerRun.of(self._environment)
+        if run is not None:
+            run.is_stopping = True
 
     def on_test_stop(self) -> None:
         """All users have stopped."""
         run = WorkerRun.of(self._environment)
         if run is not None:
-            run.is_closed = True
             self._environment.runner.send_message(FINAL, run.snapshot(final=True).to_plain())
             run.close()
 
@@ -316,16 +322,16 @@ class _Interrupt:
         self._came_before = False
 
     def __call__(self) -> None:
-        if self._came_before:
-            raise SystemExit(Outcome.UNKNOWN.exit_code)
+        error = SystemExit(Outcome.UNKNOWN.exit_code) if self._came_before else KeyboardInterrupt()
         self._came_before = True
-        raise KeyboardInterrupt
+        gevent.get_hub().handle_system_error(type(error), error)  # raised here, its traceback would be printed
 
 
 def _hook_in_worker(environment: Environment, runner: Any) -> None:
     sending = Sending(environment)
     hooks = environment.events
     hooks.report_to_master.add_listener(lambda data, **_: sending.on_report(data))
+    hooks.test_stopping.add_listener(lambda **_: sending.on_test_stopping())
     hooks.test_stop.add_listener(lambda **_: sending.on_test_stop())
     hooks.quitting.add_listener(lambda **_: sending.on_quitting())
     runner.register_message(DRAIN, lambda **_: sending.on_drain(), concurrent=True)
@@ -342,8 +348,7 @@ def _hook_in_conductor(environment: Environment, runner: Any, options: Any) -> N
     else:
         conducting.fill_form()
     if options.brief:
-        for logger in ("locust.main", "locust.runners", "locust.stats_logger"):
-            logging.getLogger(logger).setLevel(logging.WARNING)
+        logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
     hooks = environment.events
     hooks.test_start.add_listener(lambda **_: conducting.on_test_start())
     hooks.spawning_complete.add_listener(lambda **_: conducting.on_spawning_complete())

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--out", default="runs", help="folder for the results of runs (default: runs)")
     group.add_argument("--verbose-steps", action="store_true", help="print every step as it ends")
     group.add_argument(
-        "--brief", action="store_true", help="leave out Locust's own notes and tables; the report has their figures"
+        "--brief", action="store_true", help="leave out Locust's own tables at the end; the report has their figures"
     )
     group.add_argument("--repeat-command", default="", help=argparse.SUPPRESS)  # what ``seqstress run`` was asked
     # What the master tells its workers: it rides to them with Locust's own options.

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from locust import TaskSet, User, tag, task
+from locust import TaskSet, User, constant, tag, task
 from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from seqstress.scenario import Scenario
 from seqstress.swarm import events
@@ -23,6 +24,16 @@ class Patterns(TaskSet):
         """The task of the pattern that this user's seed chose."""
         chosen: Callable[[], None] = getattr(self, self.user.choose())
         return chosen
+
+    def wait(self) -> None:
+        """Rest after the last plan; no pause before that.
+
+        Who pauses counts as waiting, and Locust kills who waits: that kill would arrive in the midst of the next plan.
+        """
+        if self.user.is_done:
+            super().wait()
+        elif self.user._state == LOCUST_STATE_STOPPING:
+            raise StopUser
 
     @tag("valid")
     @task
@@ -69,6 +80,7 @@ class SequenceUser(User):
     """
 
     tasks = [Patterns]  # noqa: RUF012 (Locust's own idiom)
+    wait_time = constant(UNTIL_STOPPED_S)
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
@@ -80,9 +92,9 @@ class SequenceUser(User):
         """Join the run: contexts and seeds come from this user's number on its worker."""
         while self.environment.runner is None:  # on a worker that joins late, until Locust has finished making it
             gevent.sleep(_POLL_S)
-        self.run_on_worker = WorkerRun.of(self.environment)
-        if self.run_on_worker is not None:
-            self.member = self.run_on_worker.join(frozenset(task.__name__ for task in Patterns.tasks))
+        run = self.run_on_worker = WorkerRun.of(self.environment)
+        if run is not None and not run.is_stopping:  # a master in mid ramp-up goes on starting users when a run ends
+            self.member = run.join(frozenset(task.__name__ for task in Patterns.tasks))
 
     def on_stop(self) -> None:
         """Leave the run; streams end in good order."""
@@ -90,9 +102,10 @@ class SequenceUser(User):
             self.run_on_worker.leave(self.member)
             events.user_left.fire(environment=self.environment, user=self)
 
-    def wait_time(self) -> float:
-        """No pause between plans, and no end to the pause after the last one."""
-        return UNTIL_STOPPED_S if self.member is not None and self.member.is_done else 0
+    @property
+    def is_done(self) -> bool:
+        """Whether it has sent all its iterations."""
+        return self.member is not None and self.member.is_done
 
     def choose(self) -> str:
         """Draw the next context and pattern. Stops where there is no run: it was refused, and why has been told."""

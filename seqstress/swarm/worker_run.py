@@ -50,13 +50,14 @@ class WorkerRun:
         self._users = 0
         self._present = 0
         self._done = 0
+        self.is_stopping = False
+        """Whether its users are being stopped: whoever comes now comes too late, and nobody would stop it."""
         self.is_closed = False
-        """Whether its final account was given: whoever comes now comes too late."""
+        """Whether its final account was given."""
 
     @classmethod
     def of(cls, environment: Environment) -> "WorkerRun | None":
-        """The run under way in this process; None where there is none, where it was refused, and once it is closed:
-        a master that is still starting users when the run ends may send some after that."""
+        """The run under way in this process; None where there is none, where it was refused, and once it is closed."""
         plain = getattr(environment.parsed_options, "seqstress_run", None)
         current: WorkerRun | None = getattr(environment, "seqstress_worker_run", None)
         if not plain:

@@ -238,10 +238,10 @@ def _audit(run: RunRecord) -> Iterator[Reason]:
 RULES: tuple[Rule, ...] = (
     _failing_fates,
     _strays,
-    _audit,
-    _thresholds,
     _swarm,
     _account,
+    _audit,
+    _thresholds,
     _progress,
     _load,
     _client,

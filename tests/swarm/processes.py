@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PROJECT = Path(__file__).parents[2]
+SCRIPT = Path(sys.executable).with_name("seqstress")
 LOCUSTFILE = PROJECT / "locustfile.py"
 SCENARIOS = PROJECT / "scenarios"
 END_S = 60.0
@@ -38,14 +42,13 @@ class Ended:
         return summary
 
 
-class Locust:
-    """One process; output goes to a file, so that it never blocks and can be read while it runs."""
+class Process:
+    """A command of ours; output goes to a file, so that it never blocks and can be read while it runs."""
 
-    def __init__(self, out: Path, arguments: Sequence[object], locustfile: Path = LOCUSTFILE) -> None:
+    def __init__(self, out: Path, command: Sequence[object], environment: Mapping[str, str] | None = None) -> None:
         self.out = out
         self._log = out / "output.txt"
         out.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "locust", "-f", locustfile, "--out", out, *arguments]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [str(part) for part in command],
@@ -56,7 +59,7 @@ class Locust:
                 start_new_session=True,
                 # An interactive shell would not ignore SIGINT for it; a test runner's shell may.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             )
 
     @property
@@ -88,6 +91,43 @@ class Locust:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+class Locust(Process):
+    """A locust process with our command line."""
+
+    def __init__(self, out: Path, arguments: Sequence[object], locustfile: Path = LOCUSTFILE) -> None:
+        super().__init__(out, [sys.executable, "-m", "locust", "-f", locustfile, "--out", out, *arguments])
+
+
+class Seqstress(Process):
+    """The ``seqstress`` script, with a folder of its own for temporary files."""
+
+    def __init__(self, out: Path, *arguments: object) -> None:
+        self.temporary = out / "temporary"
+        self.temporary.mkdir(parents=True)
+        super().__init__(out / "runs", [SCRIPT, *arguments], {"TMPDIR": str(self.temporary), "COLUMNS": "120"})
+
+    def interrupt(self, number: signal.Signals) -> None:
+        """Send a signal to the script alone, as a terminal or a supervisor does."""
+        os.kill(self.process.pid, number)
+
+
+class Family:
+    """A process and all below it as they are now, to see later that nothing of them stayed."""
+
+    def __init__(self, process: Process) -> None:
+        own = psutil.Process(process.process.pid)
+        self._members = [own, *own.children(recursive=True)]
+        commands = " ".join(" ".join(member.cmdline()) for member in self._members)
+        self._regions = set(re.findall(r"shm-region-prefix-name=(\S+)", commands))
+        self.servers = [member.pid for member in self._members if member.name().startswith("tritonserver")]
+
+    @property
+    def remains(self) -> list[object]:
+        """Processes and shared memory that are still there; waits for what is about to go."""
+        _, alive = psutil.wait_procs(self._members, timeout=10)
+        return [*alive, *(path for prefix in self._regions for path in Path("/dev/shm").glob(f"{prefix}*"))]
 
 
 def run_headless(out: Path, target: str, scenario: Path, *arguments: object, **keywords: Any) -> Ended:

@@ -19,12 +19,12 @@ pytestmark = [pytest.mark.real, pytest.mark.locust]
 class WebUi:
     """A locust process with its web UI, driven by its own HTTP API."""
 
-    def __init__(self, out: Path, target: str, scenario: Path) -> None:
+    def __init__(self, out: Path, target: str, scenario: Path, *more: object) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.target = target
         arguments = ["--web-host", "127.0.0.1", "--web-port", self.port, "--scenario", scenario, "--host", target]
-        self.locust = Locust(out, arguments)
+        self.locust = Locust(out, [*arguments, *more])
         self.locust.until(self.is_up, "the web UI")
 
     def is_up(self) -> bool:
@@ -47,6 +47,12 @@ class WebUi:
         runs = len(self.summaries)
         self.post("/stop")
         self.locust.until(lambda: len(self.summaries) > runs, "the summary of the run")
+
+    @property
+    def ready_workers(self) -> int:
+        """How many workers wait for a run."""
+        workers = self.get("/stats/requests").json().get("workers", [])
+        return sum(worker["state"] == "ready" for worker in workers)
 
     @property
     def progress_lines(self) -> int:
