@@ -1,5 +1,6 @@
 """Runs real locust processes and reads what they leave behind."""
 
+import contextlib
 import json
 import os
 import re
@@ -119,9 +120,13 @@ class Family:
     def __init__(self, process: Process) -> None:
         own = psutil.Process(process.process.pid)
         self._members = [own, *own.children(recursive=True)]
-        commands = " ".join(" ".join(member.cmdline()) for member in self._members)
-        self._regions = set(re.findall(r"shm-region-prefix-name=(\S+)", commands))
-        self.servers = [member.pid for member in self._members if member.name().startswith("tritonserver")]
+        self._regions: set[str] = set()
+        self.servers: list[int] = []
+        for member in self._members:
+            with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                self._regions.update(re.findall(r"shm-region-prefix-name=(\S+)", " ".join(member.cmdline())))
+                if member.name().startswith("tritonserver"):
+                    self.servers.append(member.pid)
 
     @property
     def remains(self) -> list[object]:
