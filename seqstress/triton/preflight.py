@@ -73,7 +73,7 @@ _NARROW_IDS: Final = (model_config_pb2.TYPE_INT32, model_config_pb2.TYPE_UINT32)
 def examine(control: Control, scenario: Scenario, source: str) -> Target:
     """The scenario's model on a server, checked. Raises PreflightError or ScenarioError, never a wire error."""
     try:
-        return check(scenario, _config(control, scenario), source)
+        return check(scenario, _config(control, scenario, source), source)
     except ConnectError as error:
         raise PreflightError(
             f"no server can be reached: {error}. Check host and port, or start one with `seqstress serve`"
@@ -126,7 +126,7 @@ def idle_limit_us_of(config: Any) -> int:
     return int(config.sequence_batching.max_sequence_idle_microseconds) or DEFAULT_IDLE_LIMIT_US
 
 
-def _config(control: Control, scenario: Scenario) -> Any:
+def _config(control: Control, scenario: Scenario, source: str) -> Any:
     """The model's config, or the reason why there is none."""
     if not control.server_live():
         raise PreflightError("the server says that it is not live. Wait until it has started, or look at its log")
@@ -140,25 +140,34 @@ def _config(control: Control, scenario: Scenario) -> Any:
                 f"the server ({facts.name} {facts.version}) does not tell model configs, so it is not NVIDIA Triton "
                 "and has no sequence batcher. Give the gRPC address of a Triton server"
             ) from error
-        raise PreflightError(_why_no_model(control, name, version, error)) from error
+        raise ScenarioError(source, *_why_no_model(control, name, version, error)) from error
     if not control.model_ready(name, version):
-        raise PreflightError(_why_no_model(control, name, version, None))
+        raise ScenarioError(source, *_why_no_model(control, name, version, None))
     return config
 
 
-def _why_no_model(control: Control, name: str, version: str, error: RpcError | None) -> str:
+def _why_no_model(control: Control, name: str, version: str, error: RpcError | None) -> Contradiction:
     index = control.repository_index()
-    asked = f"model {name!r}" + (f" version {version}" if version else "")
     entries = [entry for entry in index if entry.name == name]
     if not entries:
-        return f"the server has no {asked}. {suggestion(name, sorted({entry.name for entry in index}))}"
+        known = sorted({entry.name for entry in index})
+        return Contradiction("model.name", f"the server has no model {name!r}", suggestion(name, known))
+    versions = sorted({entry.version for entry in entries if entry.version})
+    if version and versions and version not in versions:
+        problem = f"the server has no version {version!r} of model {name!r}"
+        return Contradiction("model.version", problem, suggestion(version, versions))
+    asked = f"model {name!r}" + (f" version {version}" if version else "")
     states = "; ".join(
         f"version {entry.version or '?'} is {entry.state or 'not loaded'}"
         + (f" ({entry.reason})" if entry.reason else "")
         for entry in entries
     )
     told = f": {error.message}" if error else ""
-    return f"{asked} is not ready{told}. The server says: {states}. Load it, or look at the server's log"
+    return Contradiction(
+        "model.name",
+        f"{asked} is not ready{told}. The server says: {states}",
+        "Load it, name another one, or look at the server's log",
+    )
 
 
 def _contradictions(scenario: Scenario, config: Any) -> Iterator[Contradiction]:

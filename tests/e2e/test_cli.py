@@ -273,7 +273,7 @@ Unfit = tuple[dict[str, object], tuple[object, ...], list[str]]
 """The scenario's model, further options, and words of the message."""
 
 UNFIT: dict[str, Unfit] = {
-    "no such model": ({"name": "nope"}, (), ["nope", "direct"]),
+    "no such model": ({"name": "nope"}, (), ["model.name", "nope", "direct"]),
     "no sequence batching": ({"name": "plain"}, (), ["plain", "sequence_batching"]),
     "other names": (
         {"name": "direct", "input": "IN", "output": "OUT"},

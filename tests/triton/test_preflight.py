@@ -222,22 +222,40 @@ def test_a_healthy_model_is_examined() -> None:
     assert examine(server(), named("m"), "x.yaml") == check(named("m"), config(), "x.yaml")
 
 
+def mistake(control: Control, model: str, version: str = "") -> ScenarioError:
+    story = parse_scenario(f"name: x\nmodel: {{name: {model}, version: '{version}'}}", "x.yaml")
+    with pytest.raises(ScenarioError) as caught:
+        examine(control, story, "x.yaml")
+    assert caught.value.source == "x.yaml"
+    return caught.value
+
+
 def test_an_unknown_model_lists_those_of_the_server() -> None:
     unknown = RpcError(NOT_FOUND, "Request for unknown model: 'dirct' is not found")
-    text = refusal(server(ModelConfig=unknown), "dirct")
-    assert "the server has no model 'dirct'. Did you mean 'direct'? Known: direct, oldest" in text
+    assert str(mistake(server(ModelConfig=unknown), "dirct")) == (
+        "x.yaml: model.name: the server has no model 'dirct'. Did you mean 'direct'? Known: direct, oldest"
+    )
+
+
+def test_an_unknown_version_lists_those_of_the_model() -> None:
+    unknown = RpcError(NOT_FOUND, "Request for unknown model: 'direct' version 7 is not found")
+    error = mistake(server(ModelConfig=unknown), "direct", "7")
+    assert (error.key, error.remedy) == ("model.version", "Known: 1")
+    assert "no version '7' of model 'direct'" in error.problem
 
 
 def test_an_unloaded_model_says_what_the_server_says_of_it() -> None:
     unloaded = RpcError(UNAVAILABLE, "has no available versions")
-    text = refusal(server(ModelConfig=unloaded), "oldest")
-    assert "model 'oldest' is not ready: has no available versions" in text
-    assert "version 1 is UNAVAILABLE (unloaded)" in text
+    error = mistake(server(ModelConfig=unloaded), "oldest")
+    assert error.key == "model.name"
+    assert "model 'oldest' is not ready: has no available versions" in error.problem
+    assert "version 1 is UNAVAILABLE (unloaded)" in error.problem
+    assert "Load it" in error.remedy
 
 
 def test_a_model_that_is_not_ready_is_refused() -> None:
-    text = refusal(server(ModelReady=service_pb2.ModelReadyResponse(ready=False)), "direct")
-    assert "model 'direct' is not ready" in text
+    error = mistake(server(ModelReady=service_pb2.ModelReadyResponse(ready=False)), "direct")
+    assert "model 'direct' is not ready" in error.problem
 
 
 def test_a_server_that_is_not_triton_is_named() -> None:
@@ -278,7 +296,9 @@ def test_every_shipped_scenario_fits_the_embedded_server(path: Path, real_contro
 
 @pytest.mark.real
 def test_triton_says_which_models_it_has(real_control: Control) -> None:
-    assert "Did you mean 'int32'?" in refusal(real_control, "int31")
+    error = mistake(real_control, "int31")
+    assert error.key == "model.name"
+    assert "Did you mean 'int32'?" in error.remedy
 
 
 @pytest.mark.real
