@@ -92,8 +92,6 @@ def _record_sequence(account: PatternAccount, exchange: Exchange, index: int) ->
     if fates == {Fate.OK}:
         end = SequenceEnd.FINISHED
         latency_us = (records[-1].answered_ns - records[0].due_ns) // 1000
-    elif fates == {None}:
-        end = SequenceEnd.NOT_SENT
     elif fates <= {Fate.OK, Fate.ABORTED, None}:
         end = SequenceEnd.ABORTED
     else:

@@ -67,10 +67,10 @@ class SequenceEnd(IntEnum):
     FAILED = 1
     """Some step ended neither ``ok`` nor ``aborted``."""
     ABORTED = 2
-    """Given up half-way when the user or the run was stopped, or behind a failure, with no failed step of its
-    own."""
+    """Given up, half-way or before its first step, when the user or the run was stopped, or behind a failure of its
+    plan, with no failed step of its own."""
     NOT_SENT = 3
-    """Nothing of it was sent."""
+    """Its plan could not be sent, though nobody stopped it: there was no connection, or no ID left."""
 
     @property
     def label(self) -> str:

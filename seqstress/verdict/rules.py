@@ -167,6 +167,20 @@ def _progress(run: RunRecord) -> Iterator[Reason]:
         yield Reason(Outcome.UNKNOWN, "progress", what, "Let it run longer, and see whether the server answers at all.")
 
 
+def _unsent(run: RunRecord) -> Iterator[Reason]:
+    """UNKNOWN: what could not even be sent has shown nothing. A user that is stopped ends its plan first, and what is
+    skipped behind a failure counts as aborted: a healthy run has none of these."""
+    total = run.ledger.total()
+    count = total.sequence_ends[SequenceEnd.NOT_SENT]
+    if count:
+        yield Reason(
+            Outcome.UNKNOWN,
+            "not_sent",
+            f"{count} of {total.sequences_planned} sequences could not be sent, though nobody stopped them",
+            "See whether the server, or what stands before it, refused or dropped connections meanwhile, and its log.",
+        )
+
+
 def _client(run: RunRecord) -> Iterator[Reason]:
     """Reported only: a saturated client waits in itself, so latencies are too long; correctness stands."""
     why = _saturation(run)
@@ -243,6 +257,7 @@ RULES: tuple[Rule, ...] = (
     _audit,
     _thresholds,
     _progress,
+    _unsent,
     _load,
     _client,
 )

@@ -135,6 +135,27 @@ def test_without_a_connection_the_plan_is_not_sent_and_the_next_one_is() -> None
     assert session.ledger.imbalances() == []
 
 
+def test_only_what_could_not_be_sent_counts_as_not_sent() -> None:
+    def refuses_what_comes_second(_stream: ScriptedStream, call: Call) -> list[Reply | StreamEnd]:
+        return [error(call.request_id) if not call.start else value(call.request_id, call.value)]
+
+    session = session_on(refuses_what_comes_second, refusals=1, pacing={"mode": "lockstep"})
+    executor = Executor(session, 0, 1)
+    executor.run(plan(valid(1, 2), valid(3)))
+    dropped = executor.run(plan(valid(1, 2, 3), valid(4), number=1))
+    assert [sequence.end for sequence in dropped.sequences] == [SequenceEnd.FAILED, SequenceEnd.FINISHED]
+    ends = session.ledger.pattern("valid").sequence_ends
+    assert ends[SequenceEnd.NOT_SENT] == 2
+    assert session.ledger.pattern("valid").steps_not_sent == 3 + 1
+    assert session.ledger.imbalances() == []
+
+
+def test_a_sequence_that_a_timeout_kept_from_being_sent_is_aborted() -> None:
+    session = session_on(silent, pacing={"mode": "lockstep"})
+    outcome = Executor(session, 0, 1).run(plan(valid(1), valid(2)))
+    assert [sequence.end for sequence in outcome.sequences] == [SequenceEnd.FAILED, SequenceEnd.ABORTED]
+
+
 def test_a_killed_user_leaves_aborted_steps_and_a_balanced_account() -> None:
     session = session_on(silent, timeout_s=60)
     executor = Executor(session, 0, 1)

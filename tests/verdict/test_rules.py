@@ -6,7 +6,7 @@ from literal_runs import Limit, Metric, Terms, ledger_of, value
 from seqstress.metrics.histogram import Histogram
 from seqstress.protocol import Cause, Fate, Stray
 from seqstress.verdict.audit import Audit, AuditRow
-from seqstress.verdict.ledger import Ledger
+from seqstress.verdict.ledger import Ledger, SequenceEnd
 from seqstress.verdict.measure import measure
 from seqstress.verdict.rules import (
     FAILING_FATES,
@@ -55,6 +55,27 @@ def test_one_stray_answer_fails_the_run(stray):
     result = judge(ledger)
     assert rules_of(result, Outcome.FAIL) == [stray.label]
     assert judge(ledger, Terms(allow={stray.label: 0.2})).outcome is Outcome.PASS
+
+
+def test_a_sequence_that_could_not_be_sent_makes_the_run_unknown():
+    ledger = ledger_of({Fate.OK: 5})
+    account = ledger.pattern("valid")
+    account.plan(3, 1)
+    account.not_sent(3)
+    account.sequence_over(SequenceEnd.NOT_SENT)
+    (reason,) = judge(ledger).reasons
+    assert (reason.outcome, reason.rule) == (Outcome.UNKNOWN, "not_sent")
+    assert reason.text.startswith("1 of 6 sequences could not be sent")
+    assert "connections" in reason.remedy
+
+
+def test_steps_that_were_skipped_behind_a_failure_or_a_stop_give_no_reason_of_their_own():
+    ledger = ledger_of({Fate.OK: 5, Fate.EXPIRED: 1})
+    account = ledger.pattern("valid")
+    account.plan(3, 1)
+    account.not_sent(3)
+    account.sequence_over(SequenceEnd.ABORTED)
+    assert judge(ledger, Terms(allow={"expired": 0.5})).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize("fate", [Fate.EXPIRED, Fate.QUEUED])
