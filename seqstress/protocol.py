@@ -125,6 +125,10 @@ class Stream(Protocol):
     def is_open(self) -> bool:
         """Whether calls can still be sent."""
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether its connection is going away: what was begun is still served, but nothing more should begin."""
+
     def send(self, calls: Sequence[Call]) -> None:
         """Queue ``calls`` in order and return at once. Raises StreamClosedError when the stream is over."""
 

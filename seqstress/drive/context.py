@@ -141,6 +141,9 @@ class Context:
         """The open stream; opens one where there is none (blocks this greenlet). Raises ConnectError."""
         self._give_up_closing()
         conversation = self._conversation
+        if conversation is not None and conversation.stream is not None and conversation.stream.is_draining:
+            self.half_close()
+            conversation = None
         if conversation is None or conversation.stream is None or not conversation.stream.is_open:
             conversation = self._conversation = Conversation(self)
             conversation.stream = self._session.transport.open_stream(self._session.target.binding, conversation)

@@ -22,6 +22,7 @@ from seqstress.protocol import (
     StreamEnd,
 )
 from seqstress.verdict.judge import Evidence, judge_step, start_error_cause
+from seqstress.verdict.ledger import AnswerClass, classify_answer
 from seqstress.verdict.slots import SlotBook
 
 
@@ -45,7 +46,7 @@ class Conditions:
     """What a worker knows of its own honesty, for judging by the clock; one object, kept current by its owner."""
 
     lag_ns: int = 0
-    """The worst lateness of the event loop within the last seconds."""
+    """The worst lateness of the event loop as far back as a judgement by the clock may look."""
     round_trip_ns: int = 1_000_000_000
     """The shortest time from a send to its answer seen so far."""
 
@@ -123,7 +124,7 @@ class Ending(Enum):
     ANSWERED = "answered"
     """Every step that was sent has its answer."""
     GIVEN_UP = "given_up"
-    """A deadline passed: the stream must be reset and the correlation IDs retired."""
+    """A deadline passed: the stream must be given up and the correlation IDs retired."""
     BROKEN = "broken"
     """The stream ended under it: the correlation IDs must be retired."""
     ABORTED = "aborted"
@@ -233,7 +234,7 @@ class Exchange:
         if self.ending is None:
             self.stream_end = end
             if self.is_pausing and self._handed:
-                self._hand_over(self._due_ns, at_ns)
+                self._hand_over(at_ns, at_ns)
             self._end_open(Fate.DISCONNECTED, Ending.BROKEN, at_ns)
 
     def abort(self, now_ns: int) -> None:
@@ -258,6 +259,11 @@ class Exchange:
     def wake_ns(self) -> int:
         """When ``tick`` is due; it may move later, and earlier only by pacing (see ``is_pausing``)."""
         return self._due_ns or self._deadline_ns()
+
+    @property
+    def has_timed_out(self) -> bool:
+        """Whether a deadline passed that our own load does not explain."""
+        return self.ending is Ending.GIVEN_UP and any(record.fate is Fate.TIMEOUT for record in self._handed)
 
     @property
     def is_pausing(self) -> bool:
@@ -329,7 +335,7 @@ class Exchange:
             idle_limit_ns=self._rules.idle_limit_ns,
             lag_ns=self._conditions.lag_ns,
             round_trip_ns=min([self._conditions.round_trip_ns, *trips_ns]),
-            interruption=before.cause if before else None,
+            interruption=_interruption(before) if before else None,
         )
         return start_error_cause(evidence)
 
@@ -392,7 +398,6 @@ class Exchange:
         for record in self._handed:
             if record.fate is None:
                 record.fate = fate
-                record.sent_ns = record.sent_ns or record.handed_ns
         self._finish(ending, now_ns)
 
     def _waits_for_a_slot(self, now_ns: int) -> bool:
@@ -409,5 +414,14 @@ class Exchange:
         self._due_ns = 0
         for sequence, key in enumerate(self.keys):
             if self._slots.is_open(key):
-                last_sent_ns = max(record.sent_ns for record in self.sequence_records(sequence))
-                self._slots.abandoned(key, last_sent_ns, now_ns)
+                # The server's idle clock runs from arrivals, and the last one lies between its send and its answer.
+                records = self.sequence_records(sequence)
+                last_ns = max(max(record.handed_ns, record.sent_ns, record.answered_ns) for record in records)
+                self._slots.abandoned(key, last_ns, now_ns)
+
+
+def _interruption(before: StepRecord) -> Cause | None:
+    """What the step before shows of the sequence: the server drops one whose request timed out in the backlog."""
+    if before.replies and classify_answer(before.replies[-1]) is AnswerClass.REJECTED:
+        return Cause.BACKLOG_TIMEOUT
+    return before.cause

@@ -1,6 +1,6 @@
 """Runs the plans of one user, one at a time: IDs, stream, deadlines, and the record of what happened."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import gevent
@@ -10,6 +10,7 @@ from seqstress.drive.exchange import Ending, Exchange
 from seqstress.drive.recording import PlanOutcome, record_plan, record_strays, record_unsent
 from seqstress.drive.session import Session
 from seqstress.errors import ConnectError
+from seqstress.plan.ids import IdsExhaustedError
 from seqstress.plan.recipe import IdPolicy
 from seqstress.protocol import CorrelationId, Plan, ServerState
 from seqstress.scenario.model import StreamUse
@@ -26,9 +27,13 @@ class Executor:
 
     No wait outlives a deadline of the scenario, and whatever the server does is an outcome, not an exception.
     When the greenlet is killed in mid run, the open steps are ``aborted`` and recorded before the kill goes on.
+    Every outcome is told to ``tell`` too, that of a killed run included.
     """
 
-    def __init__(self, session: Session, user: int, contexts: int) -> None:
+    def __init__(
+        self, session: Session, user: int, contexts: int, tell: Callable[[PlanOutcome], None] = lambda _: None
+    ) -> None:
+        self._tell = tell
         self._session = session
         self._user = user
         self._contexts = [Context(session, user, index) for index in range(contexts)]
@@ -41,16 +46,20 @@ class Executor:
         return f"<Executor of user {self._user}, {len(self._contexts)} contexts>"
 
     def run(self, plan: Plan) -> PlanOutcome:
-        """Send ``plan`` on its context and wait for its end."""
+        """Send ``plan`` on its context and wait for its end. Raises IdsExhaustedError where no ID is left for it."""
         if self._pause_s:
             gevent.sleep(self._pause_s)
         context = self._contexts[plan.context]
         try:
             conversation = context.converse()
-        except ConnectError:
+            exchange = self._exchange_for(plan, context, conversation)
+        except (ConnectError, IdsExhaustedError) as error:
+            outcome = record_unsent(self._session, plan, context)
+            self._tell(outcome)
+            if not isinstance(error, ConnectError):
+                raise
             self._back_off()
-            return record_unsent(self._session, plan)
-        exchange = self._exchange_for(plan, context, conversation)
+            return outcome
         clock = self._session.clock
         try:
             conversation.begin(exchange, clock())
@@ -65,6 +74,7 @@ class Executor:
             exchange.abort(clock())  # does nothing unless this greenlet was killed
             self._clean_up(context, exchange)
             outcome = record_plan(self._session, self._user, plan, context, exchange)
+            self._tell(outcome)
         if exchange.ending is Ending.BROKEN and not any(record.answered_ns for record in exchange.records):
             self._back_off()  # a server that takes connections and drops them is no better than none
         else:
@@ -117,6 +127,9 @@ class Executor:
         if exchange.ending is not Ending.ANSWERED:
             # Cancelling a stream and starting its ID again is what provokes Triton's slot leak: never by accident.
             context.correlation_id = context.left_open = None
-            context.reset()
+            if exchange.has_timed_out:
+                context.half_close()  # and listen on: an answer that comes late after all is not one that was lost
+            else:
+                context.reset()
         elif self._session.scenario.stream is StreamUse.PER_SEQUENCE:
             context.half_close()

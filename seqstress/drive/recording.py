@@ -75,14 +75,15 @@ def record_plan(session: Session, user: int, plan: Plan, context: Context, excha
     return PlanOutcome(plan, state, exchange.records, sequences, failures, strays)
 
 
-def record_unsent(session: Session, plan: Plan) -> PlanOutcome:
-    """Account for a plan for which there was no connection."""
+def record_unsent(session: Session, plan: Plan, context: Context) -> PlanOutcome:
+    """Account for a plan for which there was no connection or no ID: the server still holds what it held."""
     account = session.ledger.pattern(plan.pattern)
     account.plan(plan.step_count, len(plan.sequences))
     account.not_sent(plan.step_count)
     for _ in plan.sequences:
         account.sequence_over(SequenceEnd.NOT_SENT)
-    return PlanOutcome(plan, ServerState.CLEAN, [], [], [], [])
+    state = ServerState.CLEAN if context.left_open is None else ServerState.OPEN
+    return PlanOutcome(plan, state, [], [], [], [])
 
 
 def _record_sequence(account: PatternAccount, exchange: Exchange, index: int) -> SequenceOutcome:

@@ -9,17 +9,18 @@ from seqstress.drive.exchange import Conditions
 from seqstress.metrics.histogram import Histogram
 
 INTERVAL_NS = 20_000_000
-MEMORY = 100
-"""How many of the last marks decide ``Conditions.lag_ns``: two seconds."""
 
 
 class LagProbe:
-    """A greenlet that sleeps to absolute marks, 20 ms apart, and records how late each one was met."""
+    """A greenlet that sleeps to absolute marks, 20 ms apart, and records how late each one was met.
 
-    def __init__(self, conditions: Conditions) -> None:
+    ``Conditions.lag_ns`` is the worst of the last ``memory_s``: as far back as a judgement by the clock may look.
+    """
+
+    def __init__(self, conditions: Conditions, memory_s: float) -> None:
         self.histogram = Histogram()
         self._conditions = conditions
-        self._recent: deque[int] = deque(maxlen=MEMORY)
+        self._recent: deque[int] = deque(maxlen=max(1, int(memory_s * 1e9 / INTERVAL_NS)))
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:

@@ -1,5 +1,6 @@
 """The Locust user: holds contexts, draws what each sends next, and turns outcomes into Locust's events."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,12 @@ from locust import TaskSet, User, constant, tag, task
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
+from seqstress.plan.ids import IdsExhaustedError
 from seqstress.scenario import Scenario
 from seqstress.swarm import events
 from seqstress.swarm.worker_run import Member, WorkerRun
+
+log = logging.getLogger("seqstress")
 
 
 class Patterns(TaskSet):
@@ -94,7 +98,7 @@ class SequenceUser(User):
             gevent.sleep(_POLL_S)
         run = self.run_on_worker = WorkerRun.of(self.environment)
         if run is not None and not run.is_stopping:  # a master in mid ramp-up goes on starting users when a run ends
-            self.member = run.join(frozenset(task.__name__ for task in Patterns.tasks))
+            self.member = run.join(self, frozenset(task.__name__ for task in Patterns.tasks))
 
     def on_stop(self) -> None:
         """Leave the run; streams end in good order."""
@@ -115,15 +119,18 @@ class SequenceUser(User):
         return self.choice.pattern
 
     def send(self) -> None:
-        """Run the plan of the choice and tell Locust."""
+        """Run the plan of the choice; the member's executor tells Locust what came of it."""
         run, member = self.run_on_worker, self.member
         assert run is not None and member is not None
         plan = member.plans.draw(self.choice)
-        outcome = member.executor.run(plan)
-        member.plans.settle(plan.context, outcome.state)
-        run.publish(self, outcome)
+        has_ids = True
+        try:
+            member.plans.settle(plan.context, member.executor.run(plan).state)
+        except IdsExhaustedError as error:
+            log.error("%s", error)
+            has_ids = False
         self.iterations += 1
-        if self.iterations == run.config.iterations:
+        if self.iterations == run.config.iterations or not has_ids:
             run.finish(member)
             events.user_done.fire(environment=self.environment, user=self)
 

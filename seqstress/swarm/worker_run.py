@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from locust.env import Environment
@@ -44,7 +45,9 @@ class WorkerRun:
         worker = getattr(runner, "worker_index", 0) if runner is not None else 0
         transport = open_transport(config.transport, config.address)
         self.session = Session(config.scenario, config.target, transport, config.nonce, worker, config.workers)
-        self._lag = LagProbe(self.session.conditions)
+        self._lag = LagProbe(
+            self.session.conditions, memory_s=config.target.idle_limit_ns / 1e9 + config.scenario.timeout_s
+        )
         self._started_s = time.monotonic()
         self._cpu_at_start_s = time.process_time()
         self._users = 0
@@ -67,7 +70,7 @@ class WorkerRun:
             environment.seqstress_worker_run = current
         return None if current.is_closed else current
 
-    def join(self, patterns: frozenset[str]) -> Member:
+    def join(self, user: Any, patterns: frozenset[str]) -> Member:
         """A user starts: its seeds come from its number on this worker. Raises InputError."""
         config, session = self.config, self.session
         number = self._users
@@ -75,7 +78,7 @@ class WorkerRun:
         plans = UserPlans(config.scenario, dtype, (config.seed, session.worker, number), patterns)
         self._users += 1
         self._present += 1
-        return Member(plans, Executor(session, number, plans.context_count))
+        return Member(plans, Executor(session, number, plans.context_count, partial(self.publish, user)))
 
     def finish(self, member: Member) -> None:
         """A user has sent all its iterations."""
@@ -121,8 +124,13 @@ class WorkerRun:
             if sequence.latency_us is not None:
                 row.log(sequence.latency_us / 1000, 0)
             events.sequence_finished.fire(environment=environment, user=user, outcome=outcome, sequence=sequence)
-        for failure in outcome.failures:
-            events.step_failed.fire(environment=environment, user=user, outcome=outcome, failure=failure)
+        kept = {failure.request_id: failure for failure in outcome.failures if failure.stray is None}
+        for record in outcome.records:
+            if record.fate is not None and record.fate is not Fate.OK:
+                failure = kept.get(record.call.request_id)
+                events.step_failed.fire(
+                    environment=environment, user=user, outcome=outcome, record=record, failure=failure
+                )
         for stray in outcome.strays:
             events.stray_answer.fire(environment=environment, user=user, outcome=outcome, stray=stray)
         if self.config.verbose_steps:

@@ -118,7 +118,7 @@ class PatternAccount:
         self.sequences_planned += sequences
 
     def sent(self, steps: int) -> None:
-        """So many steps were wholly handed to the kernel; each is owed a fate."""
+        """So many steps were handed to their streams; each is owed a fate."""
         self.steps_sent += steps
 
     def not_sent(self, steps: int) -> None:
@@ -308,13 +308,14 @@ class Ledger:
         for failure in other.failures:
             self._keep(failure)
 
-    def to_plain(self) -> dict[str, object]:
-        """Plain types only: what msgpack and JSON can hold."""
+    def to_plain(self, *, with_failures: bool = True) -> dict[str, object]:
+        """Plain types only: what msgpack and JSON can hold. The failure records can be large: leave them out of what
+        is told again and again."""
         return {
             "patterns": {name: account.to_plain() for name, account in self.patterns.items()},
             "strays": _labelled(Stray, self.strays),
             "answers": _labelled(AnswerClass, self.answers),
-            "failures": [failure.to_plain() for failure in self.failures],
+            "failures": [failure.to_plain() for failure in self.failures if with_failures],
         }
 
     @classmethod

@@ -60,7 +60,9 @@ class SlotBook:
         correlation ID: Triton ends it and runs the new one in the same slot, without a wait in the
         backlog."""
         self._advance(at_ns)
-        took_over = takes_over is not None and self._open.pop(takes_over, None) is not None
+        took_over = takes_over is not None  # even if the book has freed its slot: the server may not have, yet
+        if took_over:
+            self._open.pop(takes_over, None)
         self._open[key] = sequence = _OpenSequence(at_ns, took_over, waits=False)
         sequence.waits = len(self._open) > self._slots
 
@@ -70,13 +72,13 @@ class SlotBook:
         self._advance(at_ns)
         self._free(key, at_ns)
 
-    def abandoned(self, key: Hashable, last_sent_ns: int, at_ns: int) -> None:
-        """It is left open, or nothing is known of it after a timeout, reset or disconnect. It holds its slot
-        until the idle limit has passed since its last send; one that waited in the backlog for longer is
-        reaped once it was served."""
+    def abandoned(self, key: Hashable, last_ns: int, at_ns: int) -> None:
+        """It is left open, or nothing is known of it after a timeout, reset or disconnect. It holds its slot until
+        the idle limit has passed since its last arrival at the server, which was before ``last_ns``, its last send
+        or answer; one that waited in the backlog for longer is reaped once it was served."""
         self._advance(at_ns)
         if key in self._open:
-            idle_ns = max(last_sent_ns + self._idle_limit_ns, at_ns)
+            idle_ns = max(last_ns + self._idle_limit_ns, at_ns)
             heappush(self._holding_until, (idle_ns + REAPER_POLL_NS + MARGIN_NS, id(key), key))
 
     def answered_start(self, key: Hashable, sent_ns: int, at_ns: int) -> None:

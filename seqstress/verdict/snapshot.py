@@ -20,6 +20,7 @@ class WorkerSnapshot:
     final: bool
     """Whether the worker is done: no later snapshot of this run follows."""
     ledger: Ledger
+    """Its failure records travel with the final snapshot only: they are large, and told every second."""
     lag: Histogram
     """How late the event loop was at the marks of the lag probe."""
     cpu_s: float
@@ -44,7 +45,7 @@ class WorkerSnapshot:
             "host": self.host,
             "pid": int(self.pid),
             "final": bool(self.final),
-            "ledger": self.ledger.to_plain(),
+            "ledger": self.ledger.to_plain(with_failures=self.final),
             "lag": self.lag.to_plain(),
             "cpu_s": float(self.cpu_s),
             "wall_s": float(self.wall_s),

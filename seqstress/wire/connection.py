@@ -90,6 +90,11 @@ class Connection:
         return self.end is None and self.machine.can_open
 
     @property
+    def is_draining(self) -> bool:
+        """Whether the peer has said GOAWAY: open calls go on, new ones need another connection."""
+        return self.machine.state is MachineState.DRAINING
+
+    @property
     def stream_count(self) -> int:
         """How many calls are open."""
         return self.machine.stream_count

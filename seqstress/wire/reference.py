@@ -84,6 +84,11 @@ class ReferenceStream:
         """Whether calls can still be sent."""
         return not self._is_over and not self._wants_end
 
+    @property
+    def is_draining(self) -> bool:
+        """Never known: gRPC moves new calls to another connection by itself."""
+        return False
+
     def send(self, calls: Sequence[Call]) -> None:
         """Hand ``calls`` to the client's queue in order. Raises StreamClosedError when the stream is over."""
         if not self.is_open:

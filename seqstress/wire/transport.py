@@ -43,6 +43,11 @@ class InferStream:
         """Whether calls can still be sent."""
         return self._connection is not None and not self._wants_end
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server has said GOAWAY on its connection: what was begun is still served."""
+        return self._connection is not None and self._connection.is_draining
+
     def send(self, calls: Sequence[Call]) -> None:
         """Queue ``calls`` in order and return at once. Raises StreamClosedError when the stream is over."""
         connection = self._connection

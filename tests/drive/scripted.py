@@ -48,6 +48,8 @@ class ScriptedStream:
         self._transport = transport
         self.listener = listener
         self.is_open = True
+        self.is_draining = False
+        self.has_ended = False
         self.was_reset = False
         self.was_half_closed = False
         self.calls: list[Call] = []
@@ -69,12 +71,13 @@ class ScriptedStream:
 
     def end(self, end: StreamEnd) -> None:
         """The stream is over."""
-        if self.is_open:
-            self.is_open = False
+        if not self.has_ended:
+            self.has_ended, self.is_open = True, False
             self.listener.on_end(end, time.monotonic_ns())
 
     def deliver(self, reply: Reply) -> None:
-        """A message out of turn."""
+        """A message, also out of turn; none follows the end."""
+        assert not self.has_ended
         self.listener.on_reply(reply, time.monotonic_ns())
 
     def _answer(self, calls: Sequence[Call]) -> None:
@@ -82,7 +85,7 @@ class ScriptedStream:
             for event in self._transport.server(self, call):
                 if isinstance(event, StreamEnd):
                     self.end(event)
-                elif self.is_open:
+                elif not self.has_ended:
                     self.deliver(event)
 
 
@@ -94,11 +97,11 @@ class ScriptedTransport:
     def __init__(self, server: Server, refusals: int = 0) -> None:
         self.server = server
         self.streams: list[ScriptedStream] = []
-        self._refusals = refusals
+        self.refusals = refusals
 
     def open_stream(self, _binding: Binding, listener: StreamListener) -> Stream:
-        if self._refusals:
-            self._refusals -= 1
+        if self.refusals:
+            self.refusals -= 1
             raise ConnectError("scripted")
         stream = ScriptedStream(self, listener)
         self.streams.append(stream)

@@ -162,6 +162,15 @@ class TestFates:
         assert fates(subject) == ["ok", "expired", "expired"]
         assert {record.cause for record in subject.records[1:]} == {Cause.IDLE}
 
+    def test_steps_behind_one_that_timed_out_in_the_backlog_expire(self) -> None:
+        subject = exchange(valid(1, 2, 3))
+        run(subject)
+        answer(subject, error("a.0", "timeout of the corresponding sequence has been expired"), 1 * MS)
+        answer(subject, error("a.1"), 2 * MS)
+        answer(subject, error("a.2"), 3 * MS)
+        assert fates(subject) == ["unexpected_error", "expired", "expired"]
+        assert {record.cause for record in subject.records[1:]} == {Cause.BACKLOG_TIMEOUT}
+
     def test_no_answer_by_the_deadline_is_a_timeout_of_everything_open(self) -> None:
         subject = exchange(valid(1, 2))
         run(subject)

@@ -10,8 +10,10 @@ import pytest
 from seqstress.drive import executor as executor_module
 from seqstress.drive.context import STRAYS_HELD
 from seqstress.drive.executor import Executor
+from seqstress.drive.recording import PlanOutcome
 from seqstress.drive.session import Session
 from seqstress.errors import StreamClosedError
+from seqstress.plan.ids import IdsExhaustedError
 from seqstress.protocol import Call, EndCause, Fate, Plan, Reply, SequencePlan, ServerState, Stray, StreamEnd
 from seqstress.scenario import Scenario
 from seqstress.triton.preflight import Strategy, Target
@@ -101,7 +103,7 @@ def test_a_silent_server_is_a_timeout_after_which_stream_and_id_are_given_up() -
     executor = Executor(session, 0, 1)
     outcome = executor.run(plan(valid(1, 2)))
     assert [record.fate for record in outcome.records] == [Fate.TIMEOUT] * 2
-    assert streams(session)[0].was_reset
+    assert streams(session)[0].was_half_closed  # and listened to: a late answer is not a lost one
     assert outcome.state is ServerState.CLEAN  # of the next ID
     executor.run(plan(valid(1), number=1))
     first, _, second = (call.correlation_id for call in calls(session))
@@ -338,6 +340,62 @@ def test_a_flood_on_an_idle_stream_is_counted_but_not_piled_up() -> None:
         streams(session)[0].deliver(value(asked, 1))
     assert session.ledger.strays[Stray.DUPLICATE] == 3 * STRAYS_HELD
     assert len(executor.run(plan(valid(1), number=1)).strays) < STRAYS_HELD
+
+
+def test_a_stream_on_a_connection_that_goes_away_finishes_its_plan_and_begins_no_other() -> None:
+    session = session_on(accumulator())
+    executor = Executor(session, 0, 1)
+    executor.run(plan(valid(1)))
+    streams(session)[0].is_draining = True
+    outcome = executor.run(plan(valid(2), number=1))
+    first, second = streams(session)
+    assert first.was_half_closed
+    assert [call.value for call in second.calls] == [2]
+    assert [record.fate for record in outcome.records] == [Fate.OK]
+
+
+def test_without_a_connection_a_context_still_knows_what_it_left_open() -> None:
+    session = session_on(accumulator())
+    executor = Executor(session, 0, 1)
+    executor.run(plan(valid(1, leaves=ServerState.OPEN)))
+    streams(session)[0].end(BROKEN)
+    assert isinstance(session.transport, ScriptedTransport)
+    session.transport.refusals = 1
+    assert executor.run(plan(valid(2), number=1)).state is ServerState.OPEN
+
+
+def test_a_worker_without_ids_accounts_for_the_plan_and_says_so() -> None:
+    session = session_on(accumulator(), ids={"policy": "fresh", "layout": "dense"})
+    told: list[PlanOutcome] = []
+    executor = Executor(session, 0, 1, told.append)
+    while True:
+        try:
+            session.ids.allocate()
+        except IdsExhaustedError:
+            break
+    with pytest.raises(IdsExhaustedError):
+        executor.run(plan(valid(1, 2)))
+    assert session.ledger.pattern("valid").steps_not_sent == 2
+    assert session.ledger.imbalances() == []
+    assert len(told) == 1
+
+
+def test_the_outcome_of_a_killed_run_is_told_too() -> None:
+    session = session_on(silent, timeout_s=60)
+    told: list[PlanOutcome] = []
+    greenlet = gevent.spawn(Executor(session, 0, 1, told.append).run, plan(valid(1, 2)))
+    gevent.idle()
+    greenlet.kill()
+    assert [record.fate for record in told[0].records] == [Fate.ABORTED] * 2
+
+
+def test_a_start_that_our_own_load_kept_waiting_is_cancelled_and_its_answer_is_no_stray() -> None:
+    session = session_on(silent)
+    for other in range(5):
+        session.slots.started(other, session.clock())
+    Executor(session, 0, 1).run(plan(valid(1)))
+    assert streams(session)[0].was_reset
+    assert session.ledger.pattern("valid").fates[Fate.QUEUED] == 1
 
 
 def test_workers_share_the_slots_by_which_a_start_is_called_queued() -> None:
