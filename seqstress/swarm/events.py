@@ -7,7 +7,7 @@ They hang on ``locust.events`` (and so on ``environment.events``) as soon as thi
 
     @events.sequence_finished.add_listener
     def slow(outcome, sequence, **_):
-        if sequence.latency_us > 1_000_000: ...
+        if sequence.latency_us is not None and sequence.latency_us > 1_000_000: ...
 
 Listeners run in the greenlet of the user that sent the sequence, after its last answer.
 """
@@ -19,7 +19,8 @@ sequence_finished = EventHook()
 """Fired for each sequence: ``environment``, ``user``, ``outcome`` (PlanOutcome), ``sequence`` (SequenceOutcome)."""
 
 step_failed = EventHook()
-"""Fired for each step whose fate is not ``ok``: ``environment``, ``user``, ``outcome``, ``failure`` (Failure)."""
+"""Fired for each step that was sent and did not end ``ok``: ``environment``, ``user``, ``outcome``, ``record``
+(StepRecord), ``failure`` (its full Failure record; None where the ledger has enough of that fate)."""
 
 stray_answer = EventHook()
 """Fired for each answer that nobody waited for: ``environment``, ``user``, ``outcome``, ``stray`` (StrayReply)."""

@@ -23,8 +23,10 @@ def _on_sequence(sequence, **_):
 
 
 @events.step_failed.add_listener
-def _on_failure(failure, **_):
-    heard[f"failure {failure.label}"] += 1
+def _on_failure(record, failure, **_):
+    heard[f"failure {record.fate.label}"] += 1
+    if failure is not None:
+        heard[f"record {failure.label}"] += 1
 
 
 @events.init.add_listener
