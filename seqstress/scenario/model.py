@@ -37,7 +37,7 @@ class Model(Section):
 class Load(Section):
     """How many users there are and when the run ends."""
 
-    users: PositiveInt = 8
+    users: Annotated[PositiveInt, Field(le=1_000_000)] = 8
     spawn_rate: PositiveFloat = 8
     """Users started per second."""
     iterations: PositiveInt | None = None
@@ -96,7 +96,7 @@ NOTHING: Final[dict[str, float]] = {}
 class Scenario(Section):
     """One story for the server: what to send, how fast, and what to make of the answers."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$", max_length=64)]
     description: str = ""
     model: Model
     load: Load = Load()
