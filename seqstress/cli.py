@@ -17,10 +17,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from seqstress.doctor import examine_client, examine_server
-from seqstress.errors import InputError, InterruptedRunError, SeqstressError, ServerError
+from seqstress.errors import InputError, InterruptedRunError, PreflightError, SeqstressError, ServerError
 from seqstress.launch import WEB_HOST, WEB_PORT, LocustRun, run_locust
 from seqstress.report.summary import summary_schema
+from seqstress.report.text import print_anything
 from seqstress.scenario import load_scenario, scenario_schema
+from seqstress.triton.host import port_problems
 from seqstress.triton.releases import has_option, locate
 from seqstress.triton.repository import MODELS, specs_named
 from seqstress.triton.server import TritonServer, free_ports
@@ -28,6 +30,13 @@ from seqstress.triton.server import serve as serve_models
 from seqstress.verdict.rules import Outcome
 
 BAD_INPUT = 2
+
+OWN_OPTIONS = (
+    *("--scenario", "--host", "-H", "--headless", "--locustfile", "-f"),
+    *("--master*", "--worker*", "--processes", "--web-host", "--web-port", "-P"),
+)
+"""What ``run`` gives to Locust by itself; ``*`` = all that begin so."""
+OWN_OPTIONS_ADVICE = "seqstress run sets it by itself, from its arguments SCENARIO, --url, --workers and --ui"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,8 +82,13 @@ def run(
     """Run a scenario against a server and exit with the verdict: 0 PASS, 1 FAIL, 3 UNKNOWN (2: bad input)."""
     if url is not None and (embedded is not None or release is not None or grpc_threads is not None):
         raise InputError("--url names a server that runs already: leave out --embedded, --release and --grpc-threads")
+    _require_not_ours(context.args)
     if embedded is not None and model is not None and embedded != model:
         raise InputError(f"--embedded {embedded} and --model {model} name two models. Give one")
+    if ui and any(port_problems(WEB_HOST, (WEB_PORT,))):
+        raise PreflightError(
+            f"--ui: port {WEB_PORT} on {WEB_HOST} is in use. End what listens there, or leave out --ui"
+        )
     story = load_scenario(scenario)
     name = embedded or model or story.model.name
     arguments = [
@@ -169,9 +183,9 @@ def l0(
                 _print_table("L0 matrix, not finished", L0_COLUMNS, rows)
                 raise typer.Exit(_worst([*codes, Outcome.UNKNOWN.exit_code]))
         for threads in L0_REFUSED_THREADS if takes_threads else ():
-            refused = _is_refused(threads, release)
-            codes.append(Outcome.PASS.exit_code if refused else Outcome.FAIL.exit_code)
-            rows.append((L0_MODELS[0], str(threads), "PASS: refused to start" if refused else "FAIL: started"))
+            outcome, what = _try_threads(threads, release)
+            codes.append(outcome.exit_code)
+            rows.append((L0_MODELS[0], str(threads), f"{outcome.value}: {what}"))
     if not takes_threads:
         others = ", ".join(str(threads) for threads in (*L0_THREADS[1:], *L0_REFUSED_THREADS))
         rows.append(("all", others, f"not run: this release of Triton has no --{GRPC_THREADS}"))
@@ -209,6 +223,7 @@ def schema(
 
 def main() -> NoReturn:
     """The entry point: every error of ours is one message, not a traceback."""
+    print_anything()
     try:
         app(prog_name="seqstress")
     except InputError as error:
@@ -244,12 +259,32 @@ def _embedded(name: str, release: str | None, grpc_threads: int | None) -> Trito
     return TritonServer(specs_named([name]), release=release, grpc_threads=grpc_threads)
 
 
-def _is_refused(threads: int, release: str | None) -> bool:
+def _try_threads(threads: int, release: str | None) -> tuple[Outcome, str]:
+    """Whether the server refuses this number of threads: only its own word about the option proves it."""
     try:
         with _embedded(L0_MODELS[0], release, threads):
-            return False
-    except ServerError:
+            return Outcome.FAIL, "started"
+    except ServerError as error:
+        # Triton spells it in both ways.
+        if f"--{GRPC_THREADS}" in str(error).replace("_", "-"):
+            return Outcome.PASS, "refused to start"
+        reason = str(error).partition("\n")[0]
+        return Outcome.UNKNOWN, f"it did not start, for another reason: {reason}"
+
+
+def _require_not_ours(arguments: Sequence[str]) -> None:
+    """Raise InputError where an argument for Locust is an option that ``run`` itself gives to it."""
+    for argument in arguments:
+        name = argument.partition("=")[0] if argument.startswith("--") else argument[:2]
+        # Locust takes unambiguous beginnings of long options too.
+        if len(name) > 1 and name != "--" and any(_is_short_for(name, option) for option in OWN_OPTIONS):
+            raise InputError(f"{name} cannot be passed on to Locust: {OWN_OPTIONS_ADVICE}")
+
+
+def _is_short_for(name: str, option: str) -> bool:
+    if option.endswith("*") and name.startswith(option.removesuffix("*")):
         return True
+    return option.startswith(name) if name.startswith("--") else option == name
 
 
 def _option(name: str, value: object) -> list[str]:

@@ -1,7 +1,8 @@
 """The report for a terminal or a CI log: verdict, reasons with remedies, patterns, account, audit."""
 
+import sys
 from collections.abc import Iterator
-from io import StringIO
+from io import StringIO, TextIOWrapper
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -41,6 +42,12 @@ def render_text(view: RunView, width: int = WIDTH) -> str:
     output = console.file
     assert isinstance(output, StringIO)
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+
+
+def print_anything() -> None:
+    """Let ``print`` replace what the output's encoding has no sign for: a verdict is told on any terminal."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def print_report(view: RunView, console: Console | None = None) -> None:

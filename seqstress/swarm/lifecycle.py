@@ -18,7 +18,7 @@ from locust.runners import STATE_MISSING, STATE_RUNNING, STATE_SPAWNING, MasterR
 
 import seqstress.swarm.events  # adds our own events to Locust's
 from seqstress.errors import InputError
-from seqstress.report.text import print_report
+from seqstress.report.text import print_anything, print_report
 from seqstress.swarm import options as command_line
 from seqstress.swarm.conductor import Conductor, Prepared, prepare
 from seqstress.swarm.progress import Progress
@@ -305,6 +305,7 @@ def _add_arguments(parser: Any, **_: Any) -> None:
 
 @events.init.add_listener
 def _hook_in(environment: Environment, runner: Any, **_: Any) -> None:
+    print_anything()
     # Python raises KeyboardInterrupt in whatever greenlet happens to run: a connection's reader would die of it and
     # its answers be lost. This way it reaches the main greenlet, where Locust waits for it.
     gevent.signal_handler(signal.SIGINT, _Interrupt())

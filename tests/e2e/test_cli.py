@@ -6,7 +6,8 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import pytest
 import yaml
 
 from seqstress import cli
+from seqstress.errors import ServerError
 from seqstress.triton.releases import has_option, locate
 from seqstress.triton.repository import MODELS, write_repository
 from seqstress.triton.server import TritonServer
+from seqstress.verdict.outcome import Outcome
 from tests.swarm.processes import SCENARIOS, Ended, Family, Seqstress, write_scenario
 
 pytestmark = [pytest.mark.real, pytest.mark.locust]
@@ -26,8 +29,8 @@ pytestmark = [pytest.mark.real, pytest.mark.locust]
 SHIPPED = sorted(SCENARIOS.glob("*.yaml"))
 
 
-def run(out: Path, scenario: Path, *arguments: object) -> Seqstress:
-    return Seqstress(out, "run", scenario, "--out", out / "runs", *arguments)
+def run(out: Path, scenario: Path, *arguments: object, environment: Mapping[str, str] | None = None) -> Seqstress:
+    return Seqstress(out, "run", scenario, "--out", out / "runs", *arguments, environment=environment)
 
 
 def counters(summary: dict[str, Any]) -> dict[str, int]:
@@ -116,6 +119,15 @@ class TestARunAgainstAServerThatRunsAlready:
         assert ended.summary["latency_us"].keys() == {"valid", "all"}
         assert ended.summary["duration_s"] >= 2
         assert triton_server.is_running
+
+    def test_output_that_holds_ascii_only_does_not_keep_it_from_telling_the_verdict(
+        self, triton_server: TritonServer, tmp_path: Path
+    ) -> None:
+        server = ("--url", triton_server.grpc_target, "--users", 1, "--iterations", 2)
+        ended = run(tmp_path, SCENARIOS / "smoke.yaml", *server, environment={"PYTHONIOENCODING": "ascii"}).end()
+        assert "Traceback" not in ended.output and "UnicodeEncodeError" not in ended.output
+        assert "PASS" in ended.output and f"Results: {ended.directory}" in ended.output
+        assert_exact(ended)
 
     def test_again_sends_the_same(self, triton_server: TritonServer, tmp_path: Path) -> None:
         server = ("--url", triton_server.grpc_target, "--iterations", 3)
@@ -230,6 +242,39 @@ def test_the_printed_schema_is_the_published_one_and_fits_the_shipped_scenarios(
         jsonschema.validate({"name": "x", "model": {"name": "m"}, "timout_s": 1}, schema)
 
 
+def test_a_taken_port_of_the_web_ui_is_told_before_the_server_starts(
+    told: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(cli, "WEB_PORT", port)
+        said = told("run", SCENARIOS / "smoke.yaml", "--ui", "--out", tmp_path)
+    assert said.code == 2
+    assert said.error.startswith("seqstress: ") and said.error.count("\n") == 1 and str(port) in said.error
+    assert "Starting" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("message", "outcome"),
+    [
+        ("it ended (exit code 1)\n--grpc_infer_thread_count must be 2 to 128", Outcome.PASS),
+        ("it ended (exit code 1)\nno space left on device", Outcome.UNKNOWN),
+        (None, Outcome.FAIL),
+    ],
+)
+def test_only_the_servers_word_about_the_option_is_a_refusal_of_it(
+    monkeypatch: pytest.MonkeyPatch, message: str | None, outcome: Outcome
+) -> None:
+    @contextmanager
+    def embedded(*_: object) -> Iterator[None]:
+        if message is not None:
+            raise ServerError(*message.split("\n"))
+        yield
+
+    monkeypatch.setattr(cli, "_embedded", embedded)
+    assert cli._try_threads(129, None)[0] is outcome
+
+
 class TestDoctor:
     def test_on_this_machine(self, told: Any) -> None:
         said = told("doctor")
@@ -325,8 +370,9 @@ class TestBadInput:
             ({"timeout_s": "soon"}, ["timeout_s", "number"]),
             ({"mix": {"common": {"valid": 0}}}, ["mix.common", "weight"]),
             ({"load": {"users": 0}}, ["load.users"]),
+            ({"name": "n" * 65}, ["name", "64"]),
         ],
-        ids=["unknown key", "wrong type", "weights that sum to nothing", "out of range"],
+        ids=["unknown key", "wrong type", "weights that sum to nothing", "out of range", "a name of a folder too long"],
     )
     def test_in_the_scenario(self, told: Any, tmp_path: Path, keys: dict[str, object], words: list[str]) -> None:
         scenario = write_scenario(tmp_path, **{"name": "bad", "model": {"name": "direct"}, **keys})
@@ -340,8 +386,21 @@ class TestBadInput:
             (("--embedded", "direct", "--model", "int32"), ["--embedded", "--model"]),
             (("--url", "127.0.0.1:1", "--release", "2.51"), ["--url", "--release"]),
             (("--users", "0"), ["--users"]),
+            (("--master-bind-port", "5557"), ["--master-bind-port", "--workers"]),
+            (("--processes=2",), ["--processes", "--workers"]),
+            (("--tags", "valid", "--headl"), ["--headl", "--ui"]),
+            (("-Hlocalhost:1",), ["-H ", "--url"]),
         ],
-        ids=["no such embedded model", "two models", "a release of a running server", "no users"],
+        ids=[
+            "no such embedded model",
+            "two models",
+            "a release of a running server",
+            "no users",
+            "the master's options",
+            "processes",
+            "an option cut short",
+            "a short option",
+        ],
     )
     def test_on_the_command_line(
         self, told: Any, tmp_path: Path, arguments: tuple[object, ...], words: list[str]

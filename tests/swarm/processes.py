@@ -104,10 +104,11 @@ class Locust(Process):
 class Seqstress(Process):
     """The ``seqstress`` script, with a folder of its own for temporary files."""
 
-    def __init__(self, out: Path, *arguments: object) -> None:
+    def __init__(self, out: Path, *arguments: object, environment: Mapping[str, str] | None = None) -> None:
         self.temporary = out / "temporary"
         self.temporary.mkdir(parents=True)
-        super().__init__(out / "runs", [SCRIPT, *arguments], {"TMPDIR": str(self.temporary), "COLUMNS": "120"})
+        own = {"TMPDIR": str(self.temporary), "COLUMNS": "120"}
+        super().__init__(out / "runs", [SCRIPT, *arguments], {**own, **(environment or {})})
 
     def interrupt(self, number: signal.Signals) -> None:
         """Send a signal to the script alone, as a terminal or a supervisor does."""
