@@ -81,6 +81,12 @@ def test_the_digest_tells_any_two_scenarios_apart() -> None:
     assert all(len(digest) == 16 and int(digest, 16) >= 0 for digest in digests)
 
 
+def test_what_an_alias_stands_for_is_read_like_any_other_text() -> None:
+    values = "{distribution: uniform, low: 0, high: 3}"
+    twice = parse_scenario(LEAST + f"sequence: {{value: [&a {values}, *a]}}", "x.yaml")
+    assert len(twice.sequence.value_parts) == 2
+
+
 def test_without_rare_contexts_their_defaults_vanish() -> None:
     scenario = parse_scenario(LEAST + "contexts: {common: 1, rare: 0}", "x.yaml")
     assert (scenario.contexts.rare_share, scenario.mix.rare) == (0, {})
@@ -102,6 +108,9 @@ def test_without_rare_contexts_their_defaults_vanish() -> None:
         ("name: \x00", "x.yaml", "", "not YAML", "UTF-8"),
         ("name: !!python/name:os.system\n", "x.yaml:1", "", "not YAML", "line"),
         ("? [a]\n: 1\n", "x.yaml:1", "", "not YAML", "line"),
+        (LEAST + "x: &a {b: *a}\n", "x.yaml:3", "x.b", "alias of what it is part of", "Write out"),
+        (LEAST + "x: &a [{b: [*a]}]\n", "x.yaml:3", "x[0].b[0]", "alias of what it is part of", "Write out"),
+        (LEAST + "x: " + "[" * 5000, "x.yaml", "", "nested too deeply", "levels"),
         # Keys
         ("name: x\n", "x.yaml", "model", "missing", "Add"),
         (LEAST + "name: y\n", "x.yaml:3", "name", "twice, first in line 1", "one of the two"),
@@ -120,6 +129,9 @@ def test_without_rare_contexts_their_defaults_vanish() -> None:
         (LEAST + "load: {users: 1.5}", "x.yaml:3", "load.users", "1.5 is not a whole number", "whole number"),
         (LEAST + "load: {users: true}", "x.yaml:3", "load.users", "true is not a whole number", "whole number"),
         (LEAST + "load: {users: 0}", "x.yaml:3", "load.users", "0 is out of range", "above 0"),
+        (LEAST + "load: {users: 1000001}", "x.yaml:3", "load.users", "out of range", "at most 1,000,000"),
+        (LEAST + "contexts: {common: 10001}", "x.yaml:3", "contexts.common", "out of range", "at most 10,000"),
+        (LEAST + "contexts: {rare: 10001}", "x.yaml:3", "contexts.rare", "out of range", "at most 10,000"),
         (LEAST + "load:\n", "x.yaml:3", "load", "null (nothing)", "keys with values"),
         (LEAST + "exclusive: maybe", "x.yaml:3", "exclusive", "'maybe' is not true or false", "true or false"),
         (LEAST + "timeout_s: 1e3", "x.yaml:3", "timeout_s", "not a number", "1.0e+6"),

@@ -9,13 +9,15 @@ from seqstress.plan.distributions import Distribution, Normal, UniformValues, Va
 from seqstress.plan.ids import IdLayout
 from seqstress.plan.section import Section
 
+ContextCount = Annotated[NonNegativeInt, Field(le=10_000)]
+
 
 class Contexts(Section):
     """How many clients of the server one user plays, each with its own stream, correlation ID and memory."""
 
-    common: NonNegativeInt = 2
+    common: ContextCount = 2
     """Contexts that a user takes at random."""
-    rare: NonNegativeInt = 8
+    rare: ContextCount = 8
     """Contexts that a user takes in rotation, so that each one rests for long."""
     rare_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The share of the choices that goes to the next rare context."""

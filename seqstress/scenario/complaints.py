@@ -60,7 +60,7 @@ def _words(details: ErrorDetails, path: list[str | int]) -> tuple[str, str]:
                 kind, "at most"
             )
             limit = next(context[name] for name in ("gt", "ge", "lt", "le") if name in context)
-            return f"{_shown(given)} is out of range", f"Give a number {bound} {limit:g}"
+            return f"{_shown(given)} is out of range", f"Give a number {bound} {_limit(limit)}"
         case "too_short" | "string_too_short":
             return "is empty", "Give at least one"
         case "finite_number":
@@ -69,6 +69,10 @@ def _words(details: ErrorDetails, path: list[str | int]) -> tuple[str, str]:
         hint = " (YAML reads 1e6 as text; write 1.0e+6)" if expected == "a number" and isinstance(given, str) else ""
         return f"{_shown(given)} is not {expected}", f"Give {expected}{hint}"
     return details["msg"], f"Given was {_shown(given)}; see `seqstress schema`"
+
+
+def _limit(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 def _shown(value: object) -> str:

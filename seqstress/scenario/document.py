@@ -49,7 +49,7 @@ def read_document(text: str, source: str) -> Document:
         if root is None:
             raise ScenarioError(source, "", "the file is empty", "A scenario needs at least name and model.name")
         lines: dict[str, int] = {}
-        for key, line in _lines(root, "", source):
+        for key, line in _lines(root, "", source, {}):
             lines[key] = line
         data = loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
@@ -60,12 +60,22 @@ def read_document(text: str, source: str) -> Document:
     except yaml.reader.ReaderError as error:
         problem = f"is not YAML: character {error.position} is {error.character!r}"
         raise ScenarioError(source, "", problem, "Save it as plain UTF-8 text") from None
+    except RecursionError:
+        raise ScenarioError(source, "", "is nested too deeply", "A scenario needs a handful of levels") from None
     if not isinstance(data, dict):
         raise ScenarioError(source, "", f"holds a {_kind(data)}, not keys with values", "Begin with `name: ...`")
     return Document(source, data, lines)
 
 
-def _lines(node: yaml.Node, key: str, source: str) -> Iterator[tuple[str, int]]:
+def _lines(node: yaml.Node, key: str, source: str, walked: dict[yaml.Node, bool]) -> Iterator[tuple[str, int]]:
+    """Each key under ``node`` and its line. ``walked`` has the nodes that were entered before, and whether they were
+    left again: aliases stand for one node in many places, which is told of once."""
+    if node in walked:
+        if not walked[node]:
+            place = f"{source}:{node.start_mark.line + 1}"
+            raise ScenarioError(place, key, "is an alias of what it is part of", "Write out what belongs there")
+        return
+    walked[node] = False
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:
@@ -80,12 +90,13 @@ def _lines(node: yaml.Node, key: str, source: str) -> Iterator[tuple[str, int]]:
                 )
             seen[name] = line
             yield inner, line
-            yield from _lines(value_node, inner, source)
+            yield from _lines(value_node, inner, source, walked)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             inner = joined(key, index)
             yield inner, item.start_mark.line + 1
-            yield from _lines(item, inner, source)
+            yield from _lines(item, inner, source, walked)
+    walked[node] = True
 
 
 def _kind(data: object) -> str:
