@@ -89,8 +89,16 @@ def stub_problems(installation: Installation) -> Iterator[Problem]:
         return
     with tempfile.TemporaryDirectory(prefix="seqstress-") as folder:
         staged = stage(installation, Path(folder))
-        missing = _missing_libraries(staged, installation)
-        numpy = _stub_numpy(staged)
+        try:
+            missing = _missing_libraries(staged, installation)
+            numpy = _stub_numpy(staged)
+        except subprocess.TimeoutExpired as error:
+            yield Problem(
+                "stub",
+                f"{Path(error.cmd[0]).name}, which tells what the model stubs would find, did not end in"
+                f" {error.timeout:g} s: see whether this machine or its disk is overloaded, and try again",
+            )
+            return
     if missing:
         lacking = ", ".join(missing)
         yield Problem("libraries", f"the model stub lacks {lacking} on this machine: install what holds them")
@@ -116,7 +124,8 @@ def _stub_numpy(staged: Stage) -> str | None:
 
 
 def _output(command: list[str], staged: Stage) -> str | None:
-    """What ``command`` prints in the stub's environment, found on its PATH; None where it fails."""
+    """What ``command`` prints in the stub's environment, found on its PATH; None where it fails. Raises
+    TimeoutExpired."""
     program = shutil.which(command[0], path=staged.environment["PATH"])
     done = subprocess.run(
         [program or command[0], *command[1:]],

@@ -29,6 +29,7 @@ RELEASES: Mapping[str, str] = MappingProxyType({"2.36": "0.3.1", "2.39": "0.4.2"
 
 _OTHER_WHEELS = MappingProxyType({"0.5.14": "2.51", "0.6.0": "2.51"})
 _INSTALL_TIMEOUT_S = 600
+_HELP_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,16 @@ def has_option(installation: Installation, option: str) -> bool:
 
     Triton refuses an unknown option in the same way as a bad value, so a test that wants the refusal of a
     value has to ask first. ``--grpc-infer-thread-count`` came in spring 2025 (server pull request 8061),
-    after 2.51.
+    after 2.51. Raises PreflightError where it does not say.
     """
-    done = subprocess.run([str(installation.binary), "--help"], capture_output=True, text=True, timeout=30, check=False)
+    command = [str(installation.binary), "--help"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_HELP_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise PreflightError(
+            f"`tritonserver --help` did not end in {_HELP_TIMEOUT_S} s: see whether this machine or its disk is"
+            " overloaded, and try again"
+        ) from None
     return f"--{option} " in done.stdout + done.stderr
 
 

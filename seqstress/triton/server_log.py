@@ -1,19 +1,19 @@
 """What tritonserver writes, readable while it runs and after its folder is gone."""
 
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO
 
 _READ_BYTES = 256 * 1024
 
-_FATAL = (
-    "failed to load '",
-    "Poll failed for model directory",
-    "failed to start ",
-    "unrecognized option",
-    "error: creating server",
+_FATAL = re.compile(
+    r"E\d{4} .*(failed to load '|Poll failed for model directory|failed to start )"
+    r"|error: creating server"
+    r"|.*/tritonserver: unrecognized option"
 )
-"""In the lines after which a starting tritonserver will end, seen on 2.36, 2.39, 2.47 and 2.51."""
+"""Begins the lines after which a starting tritonserver will end, seen on 2.36, 2.39, 2.47 and 2.51. What a model
+prints stands in the same log: only the server's own error lines begin with E and a date."""
 _PORT_TAKEN = "already in use"
 
 
@@ -36,7 +36,7 @@ class ServerLog:
 
     def fatal_line(self) -> str | None:
         """The first line that says why the server cannot start, if there is one yet."""
-        return next((line for line in self._read().splitlines() if any(mark in line for mark in _FATAL)), None)
+        return next((line for line in self._read().splitlines() if _FATAL.match(line)), None)
 
     def tells_of_a_taken_port(self) -> bool:
         """Whether the server could not listen because somebody else does."""

@@ -3,6 +3,7 @@
 import platform
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,6 +94,17 @@ def test_missing_libpython_names_the_package(installation: Installation, monkeyp
     monkeypatch.setattr(host, "find_libpython", lambda: None)
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     assert f"apt-get install libpython{version}" in sentences(stub_problems(installation))
+
+
+@pytest.mark.real
+def test_a_probe_that_does_not_end_is_a_problem(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(command: list[str], **_options: object) -> None:
+        raise subprocess.TimeoutExpired(command, 30)
+
+    monkeypatch.setattr(host, "find_libpython", lambda: "libpython.so")
+    monkeypatch.setattr(subprocess, "run", hang)
+    (problem,) = stub_problems(installation)
+    assert problem.subject == "stub" and "did not end in 30 s" in problem.sentence
 
 
 def test_every_problem_is_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:

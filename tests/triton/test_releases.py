@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,14 @@ def test_the_installed_wheel_tells_its_release(
 ) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _name: wheel)
     assert releases.installed_release() == release
+
+
+def test_a_server_that_does_not_tell_its_options_in_time_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def hang(command: list[str], **_options: object) -> None:
+        raise subprocess.TimeoutExpired(command, 30)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    with pytest.raises(PreflightError, match="did not end in 30 s"):
+        releases.has_option(Installation(tmp_path, is_own_site=False), "x")
